@@ -1,0 +1,48 @@
+// A fixed team of threads that runs one loop at a time. The caller is one of the team.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace lowbit {
+
+class ThreadPool {
+ public:
+  // `threads` includes the caller; 0 means available_cpus().
+  explicit ThreadPool(int threads = 0);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int size() const { return static_cast<int>(workers_.size()) + 1; }
+
+  // Calls body(index, thread) for every index in [0, count), thread in [0, size()). Which thread
+  // gets which index is not fixed, so no result may depend on it. Returns when all are done; the
+  // first exception of a body is rethrown here. Not reentrant.
+  void parallel_for(int64_t count, const std::function<void(int64_t index, int thread)>& body);
+
+ private:
+  void work(int thread);
+  void run_share(int thread);
+
+  std::vector<std::thread> workers_;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  const std::function<void(int64_t, int)>* body_ = nullptr;
+  int64_t count_ = 0;
+  std::atomic<int64_t> next_{0};
+  std::atomic<int> busy_{0};
+  std::atomic<uint64_t> generation_{0};
+  std::atomic<bool> stop_{false};
+  std::exception_ptr failure_;
+};
+
+// Cores that this process may use: the affinity mask, capped by the cgroup's quota.
+int available_cpus();
+
+}  // namespace lowbit

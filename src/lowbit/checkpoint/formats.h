@@ -1,0 +1,45 @@
+// The table of checkpoint formats in a Hugging Face folder: how each stores one linear layer.
+#pragma once
+
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "lowbit/base/json.h"
+#include "lowbit/checkpoint/safetensors.h"
+#include "lowbit/tensor/qtensor.h"
+
+namespace lowbit {
+
+// Tensors of a folder by name, over all its shards.
+class TensorSource {
+ public:
+  virtual ~TensorSource() = default;
+  virtual bool contains(const std::string& name) const = 0;
+  virtual StoredTensor tensor(const std::string& name) const = 0;
+};
+
+struct CheckpointFormat {
+  const char* name;  // "gptq": --format, and what inspect prints
+  // Whether config.json's quantization_config (null if absent) is of this format.
+  bool (*detect)(const Json& quantization_config);
+  // Whether `module` is stored quantized here.
+  bool (*quantized)(const TensorSource& source, const std::string& module);
+  // Reads a quantized module's weight. Throws kCorruptFile or kUnsupported naming module and cause.
+  QTensor (*read)(const TensorSource& source, const Json& quantization_config,
+                  const std::string& module);
+
+  // Writing; null where lowbit does not write the format.
+  // Throws kInvalidArgument listing what the format can hold if it cannot hold this weight.
+  std::vector<StoredTensor> (*write)(const std::string& module, const QTensor& weight);
+  Json (*quantization_config)(const QuantScheme& scheme, const std::vector<std::string>& skipped);
+};
+
+// All rows; "safetensors" (nothing quantized) is the last and detects anything without a
+// quantization_config.
+std::span<const CheckpointFormat> checkpoint_formats();
+// Throws kUnsupported listing the names there are.
+const CheckpointFormat& checkpoint_format(const std::string& name);
+
+}  // namespace lowbit

@@ -1,0 +1,55 @@
+// Generation of one sequence: prefill in chunks, decode, stop.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "lowbit/engine/sampler.h"
+#include "lowbit/model/model.h"
+#include "lowbit/tokenizer/tokenizer.h"
+
+namespace lowbit {
+
+enum class FinishReason { kStop, kLength, kCancelled };
+const char* name_of(FinishReason reason);  // "stop", "length", "cancelled"
+
+struct GenerateOptions {
+  int64_t max_tokens = -1;        // -1: until the context is full
+  std::vector<std::string> stop;  // text that ends the answer; not part of it
+  bool ignore_eos = false;
+  bool special_tokens = false;  // show special tokens in the text
+  SamplingParams sampling;
+};
+
+struct GenerateResult {
+  std::vector<int32_t> ids;  // generated, the end token included if one was drawn
+  std::string text;
+  FinishReason finish_reason = FinishReason::kLength;
+  int64_t prompt_tokens = 0;
+  int64_t cached_tokens = 0;  // of the prompt, reused from the call before
+  double prefill_seconds = 0;
+  double decode_seconds = 0;  // for ids.size() - 1 decode steps (the first comes from prefill)
+};
+
+// One conversation: keeps the KV cache between calls and reuses the common prefix.
+class Generator {
+ public:
+  // model and tokenizer must outlive it.
+  Generator(Model& model, const Tokenizer& tokenizer, DType kv_dtype = DType::kF16);
+
+  // on_text gets whole UTF-8 characters as they come; returning false cancels. Text that could be
+  // the beginning of a stop string is held back until it is known not to be. Throws
+  // kInvalidArgument if the prompt is empty or does not fit the context.
+  GenerateResult generate(const std::vector<int32_t>& prompt, const GenerateOptions& options,
+                          const std::function<bool(const std::string&)>& on_text = {});
+
+ private:
+  Model& model_;
+  const Tokenizer& tokenizer_;
+  KvCache cache_;
+  std::vector<int32_t> block_table_;
+  std::vector<int32_t> cached_ids_;  // whose keys and values the cache holds
+};
+
+}  // namespace lowbit

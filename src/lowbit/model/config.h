@@ -1,0 +1,60 @@
+// ModelConfig: the shape of a Llama-class decoder, in Hugging Face's names.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "lowbit/base/json.h"
+
+namespace lowbit {
+
+enum class RopeType { kDefault, kLinear, kLlama3, kFactors };
+
+struct RopeConfig {
+  RopeType type = RopeType::kDefault;
+  double theta = 10000.0;
+  double factor = 1.0;
+  double low_freq_factor = 1.0;  // kLlama3
+  double high_freq_factor = 4.0;
+  int64_t original_max_position_embeddings = 8192;
+  std::vector<double> factors;  // kFactors: divisors of inv_freq, [head_dim / 2]
+};
+
+struct ModelConfig {
+  std::string model_type;  // "llama"
+  int64_t vocab_size = 0;
+  int64_t hidden_size = 0;
+  int64_t intermediate_size = 0;
+  int64_t num_hidden_layers = 0;
+  int64_t num_attention_heads = 0;
+  int64_t num_key_value_heads = 0;
+  int64_t head_dim = 0;
+  int64_t max_position_embeddings = 0;
+  double rms_norm_eps = 1e-6;
+  RopeConfig rope;
+  bool tie_word_embeddings = false;
+  bool qkv_bias = false;
+  bool o_bias = false;
+  bool mlp_bias = false;
+  bool qk_norm = false;
+  int64_t sliding_window = 0;          // 0: none
+  std::vector<int32_t> eos_token_ids;  // config and generation_config together
+  int32_t bos_token_id = -1;           // -1: none
+
+  int64_t parameters() const;  // embedding, blocks, norms, head (once if tied)
+  int64_t kv_bytes_per_token(int64_t bytes_per_value) const {
+    return 2 * num_hidden_layers * num_key_value_heads * head_dim * bytes_per_value;
+  }
+};
+
+// Reads config.json (and generation_config.json, may be null) of any family in models.cpp. Accepts
+// rope_theta + rope_scaling and transformers 5's rope_parameters. Throws kUnsupported naming an
+// unknown architecture or rope type with those there are, kCorruptFile on impossible values.
+ModelConfig parse_model_config(const Json& config, const Json& generation_config,
+                               const std::string& origin);
+
+// inv_freq of the rotation after scaling, [head_dim / 2], as transformers computes it.
+std::vector<float> rope_inv_freq(const ModelConfig& config);
+
+}  // namespace lowbit

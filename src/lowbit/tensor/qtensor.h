@@ -1,0 +1,65 @@
+// QTensor: a weight matrix in canonical form, and dequantize(), which defines what it means.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "lowbit/tensor/scheme.h"
+
+namespace lowbit {
+
+// Bytes with shared ownership: a heap block or a window into a mapped file.
+struct Bytes {
+  std::shared_ptr<const void> owner;
+  const uint8_t* data = nullptr;
+  size_t size = 0;
+
+  static Bytes own(std::vector<uint8_t> bytes);
+  static Bytes view(std::shared_ptr<const void> owner, const uint8_t* data, size_t size) {
+    return Bytes{std::move(owner), data, size};
+  }
+};
+
+// Weight [rows][cols] of y = x * W^T: rows are outputs, cols are inputs. Every row of codes starts
+// on a byte: row n is codes.data + n * row_bytes().
+struct QTensor {
+  QuantScheme scheme;
+  int64_t rows = 0;
+  int64_t cols = 0;
+  Bytes codes;                       // [rows][row_bytes()]
+  std::vector<float> scales;         // [scale_rows()][groups()]; empty if dense
+  std::vector<uint8_t> zeros;        // Zero::kInt: same shape as scales
+  std::vector<float> offsets;        // Zero::kOffset: same shape as scales
+  std::vector<int32_t> input_order;  // empty, or [cols]: column k multiplies input input_order[k]
+
+  int64_t row_bytes() const { return (cols * scheme.bits + 7) / 8; }
+  int64_t groups() const {
+    return scheme.group_size == 0 ? 0 : (cols + scheme.group_size - 1) / scheme.group_size;
+  }
+  int64_t scale_rows() const { return (rows + scheme.group_rows - 1) / scheme.group_rows; }
+  // Bytes of codes, scales (as fp16) and zeros: what the weight costs in a file or in memory.
+  int64_t stored_bytes() const;
+};
+
+// Throws kCorruptFile naming `name` if sizes do not fit the scheme, a scale or offset is not
+// finite, or input_order is not a permutation.
+void validate(const QTensor& weight, const std::string& name);
+
+// Row `row` as fp32, in the order of the inputs (input_order undone). out: [cols].
+void dequantize_row(const QTensor& weight, int64_t row, float* out);
+// The whole matrix, row-major. out: [rows][cols].
+std::vector<float> dequantize(const QTensor& weight);
+
+// A dense fp32 weight that owns its values.
+QTensor dense_f32(std::vector<float> values, int64_t rows, int64_t cols);
+
+// A linear layer as stored: weight and optional bias ([rows] or empty).
+struct LinearWeight {
+  std::string name;  // "model.layers.0.self_attn.q_proj"
+  QTensor weight;
+  std::vector<float> bias;
+};
+
+}  // namespace lowbit
