@@ -26,7 +26,8 @@ def main() -> None:
         for name, _, _, size in TENSORS
     }
     tensors = {
-        name: TensorSpec(dtype, shape, ctypes.addressof(buffers[name]), size)
+        name: TensorSpec(dtype=dtype, shape=shape, data_ptr=ctypes.addressof(buffers[name]),
+                         data_len=size)
         for name, dtype, shape, size in TENSORS
     }
     serialize_file(tensors, str(out), metadata={"format": "pt"})
