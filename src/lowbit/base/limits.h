@@ -28,6 +28,8 @@ constexpr int64_t kVocabSize = 4'000'000;
 constexpr int64_t kLayers = 1'000;
 constexpr int64_t kDimension = 1 << 20;  // hidden, intermediate, heads * head_dim
 constexpr int64_t kContext = 1 << 24;    // tokens
+constexpr int64_t kHeads = 1 << 16;
+constexpr size_t kEndTokens = 256;       // ids that end a text
 constexpr size_t kTokenBytes = 65'536;   // one vocabulary entry
 constexpr size_t kPromptBytes = 256 * kMiB;
 

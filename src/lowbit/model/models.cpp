@@ -1,0 +1,18 @@
+#include "lowbit/model/family.h"
+
+namespace lowbit {
+
+namespace {
+
+constexpr ModelFamily kFamilies[] = {
+    {"llama", "LlamaForCausalLM", configure_llama},
+    {"mistral", "MistralForCausalLM", configure_mistral},
+    {"qwen2", "Qwen2ForCausalLM", configure_qwen2},
+    {"qwen3", "Qwen3ForCausalLM", configure_qwen3},
+};
+
+}  // namespace
+
+std::span<const ModelFamily> model_families() { return kFamilies; }
+
+}  // namespace lowbit
