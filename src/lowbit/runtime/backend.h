@@ -55,7 +55,7 @@ struct AttentionShape {
   int64_t heads = 0;
   int64_t kv_heads = 0;  // query head h reads KV head h / (heads / kv_heads)
   int64_t head_dim = 0;
-  int64_t sliding_window = 0;  // keys no more than this many positions back; 0: all
+  int64_t sliding_window = 0;  // keys a query sees, its own included (HF's meaning); 0: all
 
   int64_t q_cols() const { return heads * head_dim; }
   int64_t kv_cols() const { return kv_heads * head_dim; }

@@ -1,0 +1,127 @@
+// lowbit bench: speed.
+#include <cstdio>
+#include <memory>
+
+#include "commands.h"
+#include "lowbit/bench/latency.h"
+#include "lowbit/bench/tokenizer_bench.h"
+#include "lowbit/report/table.h"
+#include "session.h"
+
+namespace lowbit::app {
+
+namespace {
+
+struct LatencyCommand {
+  std::string model;
+  RunOptions run;
+  LatencyOptions options;
+  bool json = false;
+};
+
+void run_latency(LatencyCommand& command) {
+  command.run.context = command.options.prompt + command.options.generate;
+  Session session(command.model, command.run);
+  const LatencyRow row = bench_latency(session.model(), command.options);
+  if (command.json) {
+    OrderedJson out;
+    out["model"] = command.model;
+    out["format"] = session.checkpoint().format();
+    out["backend"] = session.backend().description();
+    out["kernels"] = session.model().kernels();
+    out["n_prompt"] = command.options.prompt;
+    out["n_gen"] = command.options.generate;
+    out["prefill_tok_s"] = row.prefill_tok_s;
+    out["prefill_stddev"] = row.prefill_stddev;
+    out["decode_tok_s"] = row.decode_tok_s;
+    out["decode_stddev"] = row.decode_stddev;
+    out["weight_gb_s"] = row.weight_gb_s;
+    out["peak_memory_mib"] = row.peak_memory_mib;
+    out["load_seconds"] = session.load_seconds();
+    std::printf("%s\n", dump_json(OrderedJson::array({out}), 2).c_str());
+    return;
+  }
+  Table table({"model", "backend", "test", ">tok/s", ">weights GB/s", ">peak MiB"});
+  const std::string name = fs::path(command.model).filename().string();
+  const std::string backend = session.backend().description();
+  const auto speed = [](double mean, double deviation) {
+    return fixed(mean, 2) + " ± " + fixed(deviation, 2);
+  };
+  table.add({name, backend, concat("pp", command.options.prompt),
+             speed(row.prefill_tok_s, row.prefill_stddev), "", fixed(row.peak_memory_mib, 1)});
+  table.add({name, backend, concat("tg", command.options.generate),
+             speed(row.decode_tok_s, row.decode_stddev), fixed(row.weight_gb_s, 2),
+             fixed(row.peak_memory_mib, 1)});
+  std::printf("%s", table.text().c_str());
+}
+
+void add_latency(CLI::App& bench) {
+  auto command = std::make_shared<LatencyCommand>();
+  CLI::App& sub =
+      *bench.add_subcommand("latency", "Prefill and decode speed of one sequence (as llama-bench)");
+  sub.footer("Example: lowbit bench latency -m model.gguf -p 512 -n 128 -r 5");
+  add_model_option(sub, command->model);
+  sub.add_option("-p,--n-prompt", command->options.prompt, "Tokens to prefill")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 20))
+      ->capture_default_str();
+  sub.add_option("-n,--n-gen", command->options.generate, "Tokens to decode")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 20))
+      ->capture_default_str();
+  sub.add_option("-r,--repetitions", command->options.repetitions, "Repetitions")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  sub.add_option("-b,--batch-size", command->run.batch, "Tokens per pass")
+      ->check(CLI::Range(int64_t{1}, int64_t{65536}))
+      ->capture_default_str();
+  command->run.add_to(sub, /*context_options=*/false);
+  sub.add_flag("--json", command->json, "Print a JSON list of rows");
+  sub.callback([command] { run_latency(*command); });
+}
+
+struct TokenizerCommand {
+  std::string model, file;
+  int repetitions = 5;
+  bool json = false;
+};
+
+void run_tokenizer(const TokenizerCommand& command) {
+  const Tokenizer tokenizer(open_checkpoint(command.model)->tokenizer());
+  const std::string text = read_text(command.file);
+  const TokenizerBenchResult result = bench_tokenizer(tokenizer, text, command.repetitions);
+  if (command.json) {
+    const OrderedJson out{{"seconds", result.seconds},
+                          {"tokens", result.tokens},
+                          {"tok_s", result.tokens / result.seconds},
+                          {"mb_s", result.mb_s}};
+    std::printf("%s\n", dump_json(out).c_str());
+    return;
+  }
+  std::printf("%lld tokens in %.3f s (median of %d): %.2f M tok/s, %.1f MB/s, one thread\n",
+              static_cast<long long>(result.tokens), result.seconds, command.repetitions,
+              static_cast<double>(result.tokens) / result.seconds / 1e6, result.mb_s);
+}
+
+void add_tokenizer(CLI::App& bench) {
+  auto command = std::make_shared<TokenizerCommand>();
+  CLI::App& sub = *bench.add_subcommand("tokenizer", "Tokenization speed on one thread");
+  sub.footer("Example: lowbit bench tokenizer -m model.gguf -f wiki.test.raw");
+  add_model_option(sub, command->model);
+  sub.add_option("-f,--file", command->file, "The text")->required();
+  sub.add_option("-r,--repetitions", command->repetitions, "Repetitions")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  sub.add_flag("--json", command->json, "Print one JSON object");
+  sub.callback([command] { run_tokenizer(*command); });
+}
+
+}  // namespace
+
+void add_bench(CLI::App& program) {
+  CLI::App& sub = *program.add_subcommand("bench", "Measure speed");
+  sub.require_subcommand(1);
+  sub.footer("Example: lowbit bench latency -m model.gguf");
+  add_latency(sub);
+  add_tokenizer(sub);
+}
+
+}  // namespace lowbit::app

@@ -1,0 +1,70 @@
+// HostBackend: what backends in host memory share: tensors, the KV cache, and the checks of a step.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "lowbit/base/thread_pool.h"
+#include "lowbit/runtime/backend.h"
+
+namespace lowbit {
+
+class HostBackend : public Backend {
+ public:
+  explicit HostBackend(int threads) : pool_(std::make_shared<ThreadPool>(threads)) {}
+
+  Tensor upload(std::span<const float> values) override;
+  Tensor allocate(int64_t rows, int64_t cols) override;
+  KvCache make_kv_cache(const KvCacheSpec& spec) override;
+  void copy_to_host(const Tensor& from, std::span<float> to) override;
+  void begin_step(const StepBatch& batch) override;
+  void zero(Tensor& x) override;
+  void gather_rows(const Tensor& x, std::span<const int32_t> rows, Tensor& out) override;
+
+ protected:
+  // Where a token of the batch stands.
+  struct TokenSlot {
+    const SequenceSpan* sequence;
+    int64_t position;
+  };
+  const std::vector<TokenSlot>& slots() const { return slots_; }
+  const std::vector<SequenceSpan>& sequences() const { return *sequences_; }
+
+  // Calls body(first, last) for chunks of [0, count), in parallel if there are at least two chunks.
+  template <typename Body>
+  void for_tokens(int64_t count, int64_t chunk, const Body& body) {
+    pool_->parallel_for((count + chunk - 1) / chunk, [&](int64_t index, int) {
+      body(index * chunk, std::min(count, (index + 1) * chunk));
+    });
+  }
+
+  // Each throws kInvalidArgument naming `op` and the operands.
+  void check_cache(const char* op, const AttentionShape& shape, const KvCache& cache,
+                   int64_t layer) const;
+  void check_rope(const Tensor& qkv, const AttentionShape& shape, const Tensor& cos,
+                  const Tensor& sin, const KvCache& cache, int64_t layer) const;
+  void check_attention(const Tensor& qkv, const AttentionShape& shape, const KvCache& cache,
+                       int64_t layer, const Tensor& out) const;
+  void check_norm(const Tensor& residual, const Tensor& hidden, const Tensor& weight,
+                  const Tensor& out) const;
+  void check_qk_norm(const Tensor& qkv, const AttentionShape& shape, const Tensor& q_weight,
+                     const Tensor& k_weight) const;
+  void check_silu(const Tensor& gate_up, const Tensor& out) const;
+
+  std::shared_ptr<ThreadPool> pool_;
+
+ private:
+  const std::vector<SequenceSpan>* sequences_ = nullptr;
+  std::vector<TokenSlot> slots_;
+};
+
+// Shared by every host Linear. Throws kInvalidArgument.
+void check_linear_operands(const Linear& linear, const Tensor& x, const Tensor& y);
+void check_embed_operands(const Linear& linear, std::span<const int32_t> ids, const Tensor& out);
+// Throws kInvalidArgument unless there are parts, all of the same width, with biases that fit, and
+// validate() accepts each.
+void check_parts(const std::vector<LinearWeight>& parts);
+
+}  // namespace lowbit

@@ -1,0 +1,229 @@
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "lowbit/base/check.h"
+#include "lowbit/runtime/backend.h"
+#include "lowbit/tensor/dtype.h"
+#include "support/random.h"
+
+namespace lowbit {
+namespace {
+
+using test::gaussian;
+using test::relative_error;
+
+constexpr int64_t kBlocks = 12;
+constexpr int64_t kPositions = 256;
+
+struct Case {
+  AttentionShape shape;
+  DType dtype;
+};
+
+// Sequence `id` of `length` tokens; its blocks are scattered over the cache.
+SequenceSpan span_of(int id, int64_t first, int64_t position, int64_t count) {
+  SequenceSpan span{first, count, position, {}};
+  for (int64_t i = 0; i * kBlockTokens < position + count; ++i) {
+    span.block_table.push_back(static_cast<int32_t>((id * 4 + i) * 5 % kBlocks));
+  }
+  return span;
+}
+
+// Attends to whole sequences in steps of any chunking. Queries, keys and values are random and
+// rotation is the identity or not, as the tables say.
+class Harness {
+ public:
+  Harness(const std::string& backend, const Case& c, int threads = 1)
+      : backend_(make_backend(backend, {threads, Activations::kF32})), case_(c) {
+    const int64_t half = c.shape.head_dim / 2;
+    cos_ = backend_->allocate(kPositions, half);
+    sin_ = backend_->allocate(kPositions, half);
+    for (int64_t position = 0; position < kPositions; ++position) {
+      for (int64_t i = 0; i < half; ++i) {
+        const double angle = double(position) * std::pow(10000.0, -double(i) / double(half));
+        cos_.row(position)[i] = static_cast<float>(std::cos(angle));
+        sin_.row(position)[i] = static_cast<float>(std::sin(angle));
+      }
+    }
+    cache_ = backend_->make_kv_cache({2, c.shape.kv_heads, c.shape.head_dim, kBlocks, c.dtype});
+    // What was never written must never be read.
+    if (c.dtype == DType::kF32) {
+      std::fill_n(cache_.data.as<float>(), cache_.data.size(), NAN);
+    } else {
+      std::fill_n(cache_.data.as<uint16_t>(), cache_.data.size(), uint16_t{0x7e00});
+    }
+  }
+
+  // spans' tokens take their rows from inputs[sequence]; returns the rows attended, in batch order.
+  std::vector<float> step(const std::vector<SequenceSpan>& spans,
+                          const std::vector<const std::vector<float>*>& inputs) {
+    StepBatch batch;
+    batch.sequences = spans;
+    const int64_t width = case_.shape.qkv_cols();
+    std::vector<float> rows;
+    for (size_t i = 0; i < spans.size(); ++i) {
+      const auto from = inputs[i]->begin() + spans[i].position * width;
+      rows.insert(rows.end(), from, from + spans[i].count * width);
+    }
+    batch.tokens.resize(rows.size() / width);
+    Tensor qkv = backend_->allocate(batch.size(), width);
+    std::copy(rows.begin(), rows.end(), qkv.as<float>());
+    Tensor out = backend_->allocate(batch.size(), case_.shape.q_cols());
+    backend_->begin_step(batch);
+    backend_->rope_and_store(qkv, case_.shape, cos_, sin_, cache_, 1);
+    backend_->attention(qkv, case_.shape, cache_, 1, out);
+    std::vector<float> result(out.size());
+    backend_->copy_to_host(out, result);
+    return result;
+  }
+
+  const Tensor& cos() const { return cos_; }
+  const Tensor& sin() const { return sin_; }
+
+ private:
+  std::unique_ptr<Backend> backend_;
+  Case case_;
+  Tensor cos_, sin_;
+  KvCache cache_;
+};
+
+// Textbook attention over one sequence in double precision.
+std::vector<float> naive(const Case& c, const Harness& harness, const std::vector<float>& input,
+                         int64_t tokens) {
+  const AttentionShape& s = c.shape;
+  const int64_t dim = s.head_dim, width = s.qkv_cols();
+  const auto head = [&](int64_t token, int64_t first, bool rotate, bool cached) {
+    std::vector<double> out(dim);
+    const float* at = input.data() + token * width + first;
+    for (int64_t i = 0; i < dim; ++i) {
+      out[i] = at[i];
+      if (rotate) {
+        const int64_t pair = i % (dim / 2);
+        const double other = i < dim / 2 ? -at[i + dim / 2] : at[i - dim / 2];
+        out[i] = at[i] * double(harness.cos().row(token)[pair]) +
+                 other * double(harness.sin().row(token)[pair]);
+      }
+      if (cached && c.dtype == DType::kF16) out[i] = f16_to_f32(f32_to_f16(float(out[i])));
+    }
+    return out;
+  };
+  std::vector<float> result(tokens * s.q_cols());
+  for (int64_t query = 0; query < tokens; ++query) {
+    for (int64_t h = 0; h < s.heads; ++h) {
+      const int64_t kv = h / (s.heads / s.kv_heads);
+      const std::vector<double> q = head(query, h * dim, true, false);
+      std::vector<double> out(dim);
+      double sum = 0;
+      for (int64_t key = 0; key <= query; ++key) {
+        if (s.sliding_window > 0 && query - key >= s.sliding_window) continue;
+        const std::vector<double> k = head(key, s.q_cols() + kv * dim, true, true);
+        const std::vector<double> v = head(key, s.q_cols() + s.kv_cols() + kv * dim, false, true);
+        const double score = std::inner_product(q.begin(), q.end(), k.begin(), 0.0);
+        const double weight = std::exp(score / std::sqrt(double(dim)));
+        sum += weight;
+        for (int64_t i = 0; i < dim; ++i) out[i] += weight * v[i];
+      }
+      for (int64_t i = 0; i < dim; ++i) {
+        result[query * s.q_cols() + h * dim + i] = static_cast<float>(out[i] / sum);
+      }
+    }
+  }
+  return result;
+}
+
+const Case kCases[] = {
+    {{1, 1, 2, 0}, DType::kF32},  {{3, 1, 16, 0}, DType::kF16},  {{6, 2, 64, 0}, DType::kF16},
+    {{4, 4, 20, 0}, DType::kF32}, {{4, 2, 128, 0}, DType::kF16}, {{2, 1, 64, 70}, DType::kF16},
+    {{4, 2, 24, 1}, DType::kF32}, {{9, 3, 64, 0}, DType::kF16},  {{2, 2, 256, 33}, DType::kF32},
+};
+
+class Attention : public ::testing::TestWithParam<std::tuple<std::string, Case>> {};
+
+TEST_P(Attention, AgreesWithTheTextbook) {
+  const auto& [backend, c] = GetParam();
+  Harness harness(backend, c);
+  for (const int64_t tokens : {1, 7, 64, 150}) {
+    const std::vector<float> input = gaussian(tokens * c.shape.qkv_cols(), 1);
+    const std::vector<float> out = harness.step({span_of(0, 0, 0, tokens)}, {&input});
+    // A rotated key may round to the neighbouring half.
+    EXPECT_LT(relative_error(out, naive(c, harness, input, tokens)),
+              c.dtype == DType::kF16 ? 2e-4 : 3e-6)
+        << tokens;
+  }
+}
+
+TEST_P(Attention, IsTheSameInChunksInBatchesAndOnAnyNumberOfThreads) {
+  const auto& [backend, c] = GetParam();
+  const int64_t q_cols = c.shape.q_cols();
+  const std::vector<float> a = gaussian(150 * c.shape.qkv_cols(), 2);
+  const std::vector<float> b = gaussian(90 * c.shape.qkv_cols(), 3);
+  Harness whole(backend, c);
+  const std::vector<float> whole_a = whole.step({span_of(0, 0, 0, 150)}, {&a});
+  const std::vector<float> whole_b = whole.step({span_of(1, 0, 0, 90)}, {&b});
+
+  Harness mixed(backend, c, 2);
+  std::vector<float> mixed_a, mixed_b;
+  const int64_t cuts_a[] = {0, 1, 63, 66, 149, 150}, cuts_b[] = {0, 40, 41, 42, 89, 90};
+  for (int i = 0; i < 5; ++i) {
+    const int64_t count_a = cuts_a[i + 1] - cuts_a[i], count_b = cuts_b[i + 1] - cuts_b[i];
+    const std::vector<float> out = mixed.step(
+        {span_of(0, 0, cuts_a[i], count_a), span_of(1, count_a, cuts_b[i], count_b)}, {&a, &b});
+    mixed_a.insert(mixed_a.end(), out.begin(), out.begin() + count_a * q_cols);
+    mixed_b.insert(mixed_b.end(), out.begin() + count_a * q_cols, out.end());
+  }
+  EXPECT_EQ(mixed_a, whole_a);
+  EXPECT_EQ(mixed_b, whole_b);
+}
+
+INSTANTIATE_TEST_SUITE_P(Backends, Attention,
+                         ::testing::Combine(::testing::ValuesIn(backend_names()),
+                                            ::testing::ValuesIn(kCases)));
+
+class Step : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(Step, RefusesSpansThatDoNotFit) {
+  const std::unique_ptr<Backend> backend = make_backend(GetParam());
+  const auto refused = [&](std::vector<SequenceSpan> spans, std::vector<int32_t> logit_rows = {}) {
+    EXPECT_THROW(backend->begin_step({{1, 2, 3}, std::move(spans), std::move(logit_rows)}), Error);
+  };
+  StepBatch good{{1, 2, 3}, {{0, 2, 63, {4, 9}}, {2, 1, 0, {0}}}, {1, 2}};
+  EXPECT_NO_THROW(backend->begin_step(good));
+  EXPECT_THROW(backend->begin_step({}), Error);
+  refused({});
+  refused({{0, 2, 0, {0}}});
+  refused({{0, 4, 0, {0}}});
+  refused({{1, 2, 0, {0}}, {0, 1, 0, {0}}});
+  refused({{0, 3, 62, {0}}});
+  refused({{0, 3, -1, {0}}});
+  refused({{0, 3, INT64_MAX, {0}}});
+  refused({{0, 3, 0, {0}}, {3, INT64_MAX, 0, {0}}});
+  refused({{0, 3, 0, {0}}}, {3});
+  refused({{0, 3, 0, {0}}}, {-1});
+}
+
+TEST_P(Step, RefusesBlocksAndPositionsThatDoNotExist) {
+  const std::unique_ptr<Backend> backend = make_backend(GetParam());
+  const AttentionShape shape{1, 1, 2, 0};
+  KvCache cache = backend->make_kv_cache({1, 1, 2, 2, DType::kF16});
+  Tensor qkv = backend->allocate(1, 6), cos = backend->allocate(70, 1);
+  backend->zero(qkv);
+  backend->zero(cos);
+  const auto rope = [&](int64_t position, std::vector<int32_t> blocks, int64_t layer) {
+    const StepBatch batch{{0}, {{0, 1, position, std::move(blocks)}}, {}};
+    backend->begin_step(batch);
+    backend->rope_and_store(qkv, shape, cos, cos, cache, layer);
+  };
+  EXPECT_NO_THROW(rope(69, {0, 1}, 0));
+  EXPECT_THROW(rope(70, {0, 1}, 0), Error);
+  EXPECT_THROW(rope(0, {2}, 0), Error);
+  EXPECT_THROW(rope(0, {-1}, 0), Error);
+  EXPECT_THROW(rope(0, {0}, 1), Error);
+}
+
+INSTANTIATE_TEST_SUITE_P(Backends, Step, ::testing::ValuesIn(backend_names()));
+
+}  // namespace
+}  // namespace lowbit
