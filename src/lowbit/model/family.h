@@ -18,12 +18,6 @@ struct ModelFamily {
 
 std::span<const ModelFamily> model_families();
 
-// One per family, each in its own file.
-void configure_llama(const ConfigReader& config, ModelConfig& model);
-void configure_mistral(const ConfigReader& config, ModelConfig& model);
-void configure_qwen2(const ConfigReader& config, ModelConfig& model);
-void configure_qwen3(const ConfigReader& config, ModelConfig& model);
-
 // Qwen's windows: used only with use_sliding_window, by the blocks that layer_types names or else
 // by those from max_window_layers on.
 void configure_window_layers(const ConfigReader& config, ModelConfig& model);

@@ -2,6 +2,12 @@
 
 namespace lowbit {
 
+// Each in the file of its family.
+void configure_llama(const ConfigReader& config, ModelConfig& model);
+void configure_mistral(const ConfigReader& config, ModelConfig& model);
+void configure_qwen2(const ConfigReader& config, ModelConfig& model);
+void configure_qwen3(const ConfigReader& config, ModelConfig& model);
+
 namespace {
 
 constexpr ModelFamily kFamilies[] = {
