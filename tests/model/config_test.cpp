@@ -54,8 +54,8 @@ TEST(ModelConfig, ReadsLlama31) {
 }
 
 TEST(ModelConfig, CountsParametersOfSmolLm2) {
-  const ModelConfig config = parse(with(
-      llama(), R"({"vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536,
+  const ModelConfig config =
+      parse(with(llama(), R"({"vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536,
       "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3,
       "tie_word_embeddings": true})"));
   EXPECT_EQ(config.parameters(), 134515008);
@@ -157,8 +157,9 @@ TEST(ModelConfig, OtherRopesAreNamed) {
   }
   expect_error(with(llama(), R"({"partial_rotary_factor": 0.5})"), ErrorKind::kUnsupported,
                "partial_rotary_factor");
-  expect_error(with(llama(), R"({"rope_parameters": {"full_attention": {"rope_type": "default"}}})"),
-               ErrorKind::kUnsupported, "layer type");
+  expect_error(
+      with(llama(), R"({"rope_parameters": {"full_attention": {"rope_type": "default"}}})"),
+      ErrorKind::kUnsupported, "layer type");
 }
 
 TEST(ModelConfig, ImpossibleValuesAreRefused) {
@@ -186,7 +187,8 @@ TEST(ModelConfig, ImpossibleValuesAreRefused) {
       {R"({"rope_scaling": {"type": "linear"}})", "factor"},
       {R"({"rope_scaling": {"type": "linear", "factor": 0}})", "factor"},
       {R"({"rope_scaling": {"type": "llama3", "factor": 8, "low_freq_factor": 4,
-           "high_freq_factor": 4}})", "high_freq_factor"},
+           "high_freq_factor": 4}})",
+       "high_freq_factor"},
       {R"({"rope_scaling": {"type": "factors", "factors": [1.0]}})", "factors"},
   };
   for (const auto& [changes, part] : cases) {
@@ -203,9 +205,9 @@ TEST(Rope, Llama3FrequenciesEqualTheFormula) {
   rope.factor = 8;
   const std::vector<float> inv_freq = rope_inv_freq(rope, 128);
   const std::pair<size_t, float> expected[] = {
-      {28, 0.003211445995f},   {29, 0.002166570764f},   {30, 0.001371893568f},
-      {31, 8.567514129e-4f},   {32, 5.24846161e-4f},    {33, 3.126937504e-4f},
-      {34, 1.785078128e-4f},   {35, 9.556212354e-5f},   {63, 3.068925989e-7f}};
+      {28, 0.003211445995f}, {29, 0.002166570764f}, {30, 0.001371893568f},
+      {31, 8.567514129e-4f}, {32, 5.24846161e-4f},  {33, 3.126937504e-4f},
+      {34, 1.785078128e-4f}, {35, 9.556212354e-5f}, {63, 3.068925989e-7f}};
   for (const auto& [i, value] : expected) EXPECT_NEAR(inv_freq[i], value, 3e-7f * value) << i;
 
   rope.factor = 32;  // Llama-3.2-1B

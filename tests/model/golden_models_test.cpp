@@ -13,8 +13,7 @@ struct Case {
 };
 
 std::ostream& operator<<(std::ostream& out, const Case& c) {
-  return out << c.model << "_" << c.backend
-             << (c.activations == Activations::kInt8 ? "_int8" : "");
+  return out << c.model << "_" << c.backend << (c.activations == Activations::kInt8 ? "_int8" : "");
 }
 
 std::vector<Case> all_cases() {

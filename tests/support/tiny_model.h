@@ -95,7 +95,8 @@ class TinyCheckpoint : public Checkpoint {
   }
   void remove(const std::string& module) {
     linears_.erase(module);
-    std::erase_if(tensors_, [&](const TensorInfo& info) { return info.name == module + ".weight"; });
+    std::erase_if(tensors_,
+                  [&](const TensorInfo& info) { return info.name == module + ".weight"; });
   }
 
  private:

@@ -28,21 +28,25 @@ StopStrings::StopStrings(std::vector<std::string> stops) : stops_(std::move(stop
 std::string StopStrings::push(const std::string& piece) {
   if (stopped_) return "";
   held_ += piece;
-  size_t end = held_.size(), partial = 0;
+  size_t begin = 0, end = std::string::npos, partial = 0;  // of the stop string found
   for (const std::string& stop : stops_) {
     const size_t found = held_.find(stop);
-    stopped_ = stopped_ || found != std::string::npos;
-    end = std::min(end, found);
+    if (found != std::string::npos &&
+        std::pair(found + stop.size(), found) < std::pair(end, begin)) {
+      begin = found;
+      end = found + stop.size();
+    }
     partial = std::max(partial, partial_match(held_, stop));
   }
-  if (!stopped_) {
-    end = held_.size() - partial;
-    // A stop string that begins inside a character must not split it.
-    while (end > 0 && end < held_.size() && continues_character(held_[end])) --end;
+  stopped_ = end != std::string::npos;
+  size_t shown = stopped_ ? begin : held_.size() - partial;
+  // A stop string that begins inside a character must not split it.
+  while (!stopped_ && shown > 0 && shown < held_.size() && continues_character(held_[shown])) {
+    --shown;
   }
-  std::string shown = held_.substr(0, end);
-  held_ = stopped_ ? "" : held_.substr(end);
-  return shown;
+  std::string text = held_.substr(0, shown);
+  held_ = stopped_ ? "" : held_.substr(shown);
+  return text;
 }
 
 std::string StopStrings::finish() { return std::exchange(held_, ""); }

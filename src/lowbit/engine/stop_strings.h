@@ -12,8 +12,8 @@ class StopStrings {
   explicit StopStrings(std::vector<std::string> stops);
 
   // Takes the next piece (whole UTF-8 characters) and returns what may be shown: never the
-  // beginning of a stop string that the next pieces could complete. After a stop string has come,
-  // what stood before the earliest one, and then nothing more.
+  // beginning of a stop string that the next pieces could complete. After a stop string has come
+  // (the first to be complete, the longest of those), what stood before it, and then nothing more.
   std::string push(const std::string& piece);
   // What was held back, when nothing more comes.
   std::string finish();

@@ -90,8 +90,7 @@ class Scorer {
       : model_(model),
         protocol_(protocol),
         context_(context),
-        cache_(model.make_kv_cache((context + kBlockTokens - 1) / kBlockTokens, kv_dtype)),
-        logits_(static_cast<size_t>(model.config().vocab_size)) {
+        cache_(model.make_kv_cache((context + kBlockTokens - 1) / kBlockTokens, kv_dtype)) {
     block_table_.resize(static_cast<size_t>(cache_.spec.blocks));
     std::iota(block_table_.begin(), block_table_.end(), 0);
   }
@@ -140,7 +139,6 @@ class Scorer {
   int64_t context_;
   KvCache cache_;
   std::vector<int32_t> block_table_;
-  std::vector<float> logits_;
 };
 
 std::string running_note(const Running& nlls) {
