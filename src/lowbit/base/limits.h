@@ -31,6 +31,8 @@ constexpr int64_t kContext = 1 << 24;    // tokens
 constexpr size_t kTokenBytes = 65'536;   // one vocabulary entry
 constexpr size_t kPromptBytes = 256 * kMiB;
 
+constexpr size_t kJournalBytes = 256 * kMiB;  // of an unfinished quantize run
+
 constexpr uint64_t kTemplateSteps = 1'000'000;
 constexpr size_t kTemplateOutputBytes = 4 * kMiB;
 constexpr int kTemplateDepth = 64;
