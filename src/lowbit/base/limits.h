@@ -23,6 +23,8 @@ constexpr uint64_t kGgufKvCount = 65'536;
 constexpr uint64_t kGgufArrayElements = 16'000'000;
 constexpr uint64_t kGgufStringBytes = 16 * kMiB;
 constexpr uint64_t kGgufKeyBytes = 65'535;
+constexpr uint64_t kGgufTensorNameBytes = 63;
+constexpr uint32_t kGgufRank = 4;
 
 constexpr int64_t kVocabSize = 4'000'000;
 constexpr int64_t kLayers = 1'000;
