@@ -25,8 +25,8 @@ struct Part {
   std::string unit;    // "block 3"
   std::string sha256;  // of the file
   std::vector<Tensor> tensors;
-  int64_t linears = 0;          // quantized modules
-  int64_t weights = 0;          // elements of those
+  int64_t linears = 0;           // quantized modules
+  int64_t weights = 0;           // elements of those
   uint64_t quantized_bytes = 0;  // of their tensors
 
   uint64_t size() const;  // bytes of the file

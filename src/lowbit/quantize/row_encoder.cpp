@@ -76,9 +76,8 @@ bool q4_1(const float* x, uint8_t* out) {
   const float d = (*high - m) / 15.f;
   if (!std::isfinite(d)) return false;
   const float inverse = reciprocal(d);
-  store_nibbles(x, out + 4, [&](float w) {
-    return std::min(15, static_cast<int>((w - m) * inverse + 0.5f));
-  });
+  store_nibbles(x, out + 4,
+                [&](float w) { return std::min(15, static_cast<int>((w - m) * inverse + 0.5f)); });
   return store_half(d, out) & store_half(m, out + 2);
 }
 

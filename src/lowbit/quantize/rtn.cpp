@@ -66,11 +66,11 @@ void check_scheme(const LinearJob& job, const QuantScheme& scheme) {
   LOWBIT_CHECK(scheme.code == Code::kInt && scheme.bits >= 2 && scheme.bits <= 8 &&
                    scheme.group_rows == 1 && scheme.zero != Zero::kOffset,
                job.name, ": rtn makes integer codes of 2 to 8 bits, not ", name_of(scheme));
-  LOWBIT_CHECK(job.rows > 0 && job.cols > 0 &&
-                   job.weight.size() == static_cast<size_t>(job.rows) * job.cols,
-               job.name, ": ", job.weight.size(), " weights for ", job.rows, " x ", job.cols);
-  LOWBIT_CHECK(scheme.group_size > 0 && job.cols % scheme.group_size == 0, job.name,
-               ": groups of ", scheme.group_size, " do not divide ", job.cols, " columns");
+  LOWBIT_CHECK(
+      job.rows > 0 && job.cols > 0 && job.weight.size() == static_cast<size_t>(job.rows) * job.cols,
+      job.name, ": ", job.weight.size(), " weights for ", job.rows, " x ", job.cols);
+  LOWBIT_CHECK(scheme.group_size > 0 && job.cols % scheme.group_size == 0, job.name, ": groups of ",
+               scheme.group_size, " do not divide ", job.cols, " columns");
 }
 
 }  // namespace

@@ -18,8 +18,8 @@ namespace {
 
 [[noreturn]] void fail_io(const char* what, const fs::path& path, int error) {
   const char* advice = error == EROFS || error == EACCES ? "; choose a folder you may write to"
-                       : error == ENOSPC ? "; free some space and run again"
-                                         : "";
+                       : error == ENOSPC                 ? "; free some space and run again"
+                                                         : "";
   fail(ErrorKind::kIo, "cannot ", what, " ", path.string(), ": ", std::strerror(error), advice);
 }
 
@@ -71,8 +71,8 @@ std::string differences(const Json& before, const Json& now) {
   std::string text;
   int shown = 0;
   const auto add = [&](const std::string& key, const std::string& was, const std::string& is) {
-    if (++shown <= 5) text += concat(text.empty() ? "" : "; ", key.substr(1), " was ", was,
-                                     ", is ", is);
+    if (++shown <= 5)
+      text += concat(text.empty() ? "" : "; ", key.substr(1), " was ", was, ", is ", is);
   };
   for (const auto& [key, value] : a.items()) {
     if (!b.contains(key)) {

@@ -135,8 +135,9 @@ int64_t group_size_of(const std::vector<WeightArgs>& all, const Stored& stored,
 }
 
 Stored open_module(const TensorSource& source, const Json& config, const std::string& module) {
-  Stored stored{typed_tensor(source, module + ".weight_packed", "I32"),
-                typed_tensor(source, module + ".weight_scale", "F16 BF16 F32")};
+  Stored stored;
+  stored.packed = typed_tensor(source, module + ".weight_packed", "I32");
+  stored.scale = typed_tensor(source, module + ".weight_scale", "F16 BF16 F32");
   const StoredTensor shape = typed_tensor(source, module + ".weight_shape", "I64 I32");
   expect_shape(shape, {2});
   if (shape.dtype == "I64") {
@@ -240,8 +241,8 @@ QTensor read(const TensorSource& source, const Json& config, const std::string& 
     weight.input_order = order_of_groups(int32s_of(tensor), stored.group_size, index);
   }
   if (!weight.input_order.empty()) {
-    codes = gather_columns(codes, stored.rows, stored.cols, stored.packing.bits,
-                           weight.input_order);
+    codes =
+        gather_columns(codes, stored.rows, stored.cols, stored.packing.bits, weight.input_order);
   }
   weight.codes = Bytes::own(std::move(codes));
   validate(weight, module);
@@ -325,7 +326,7 @@ Json write_config(const QuantScheme& scheme, const std::vector<std::string>& ski
 
 }  // namespace
 
-const CheckpointFormat kCompressedTensorsFormat = {"compressed-tensors", detect, quantized,
-                                                   read,                 write,  write_config};
+const CheckpointFormat kCompressedTensorsFormat = {
+    "compressed-tensors", detect, quantized, read, write, write_config};
 
 }  // namespace lowbit

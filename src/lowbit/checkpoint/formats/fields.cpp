@@ -102,8 +102,8 @@ std::vector<int32_t> order_of_groups(const std::vector<int32_t>& index, int64_t 
   std::stable_sort(order.begin(), order.end(),
                    [&](int32_t a, int32_t b) { return index[a] < index[b]; });
   for (int64_t k = 0; k < cols; ++k) {
-    LOWBIT_CHECK_KIND(index[order[k]] == k / group_size, ErrorKind::kUnsupported, name,
-                      ": group ", k / group_size, " does not have ", group_size, " columns");
+    LOWBIT_CHECK_KIND(index[order[k]] == k / group_size, ErrorKind::kUnsupported, name, ": group ",
+                      k / group_size, " does not have ", group_size, " columns");
   }
   return order;
 }

@@ -73,13 +73,14 @@ int64_t group_size_of(const Json& config, const std::string& module, int64_t col
 
 // The scheme follows from the shapes; the config must agree.
 Stored open_module(const TensorSource& source, const Json& config, const std::string& module) {
-  Stored stored{typed_tensor(source, module + ".qweight", "I32"),
-                typed_tensor(source, module + ".qzeros", "I32"),
-                typed_tensor(source, module + ".scales", "F16 BF16 F32")};
+  Stored stored;
+  stored.qweight = typed_tensor(source, module + ".qweight", "I32");
+  stored.qzeros = typed_tensor(source, module + ".qzeros", "I32");
+  stored.scales = typed_tensor(source, module + ".scales", "F16 BF16 F32");
   for (const StoredTensor* tensor : {&stored.qweight, &stored.qzeros, &stored.scales}) {
-    LOWBIT_CHECK_KIND(
-        tensor->shape.size() == 2 && tensor->shape[0] > 0 && tensor->shape[1] > 0,
-        ErrorKind::kCorruptFile, tensor->name, " has shape ", shape_text(tensor->shape));
+    LOWBIT_CHECK_KIND(tensor->shape.size() == 2 && tensor->shape[0] > 0 && tensor->shape[1] > 0,
+                      ErrorKind::kCorruptFile, tensor->name, " has shape ",
+                      shape_text(tensor->shape));
   }
   stored.groups = stored.scales.shape[0];
   stored.rows = stored.scales.shape[1];
