@@ -3,6 +3,6 @@
 
 namespace lowbit {
 
-inline constexpr const char* kVersion = LOWBIT_VERSION;  // of CMakeLists.txt
+extern const char* const kVersion;  // "0.1.0", as in CMakeLists.txt
 
 }  // namespace lowbit

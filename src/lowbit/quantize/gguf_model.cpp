@@ -9,28 +9,18 @@ namespace lowbit {
 
 namespace {
 
-struct Name {
-  const char* hf;
-  const char* gguf;
-};
-
-constexpr Name kGlobal[] = {
-    {"model.embed_tokens", "token_embd"}, {"model.norm", "output_norm"}, {"lm_head", "output"}};
-constexpr Name kBlock[] = {
-    {"input_layernorm", "attn_norm"},    {"post_attention_layernorm", "ffn_norm"},
-    {"self_attn.q_proj", "attn_q"},      {"self_attn.k_proj", "attn_k"},
-    {"self_attn.v_proj", "attn_v"},      {"self_attn.o_proj", "attn_output"},
-    {"self_attn.q_norm", "attn_q_norm"}, {"self_attn.k_norm", "attn_k_norm"},
-    {"mlp.gate_proj", "ffn_gate"},       {"mlp.up_proj", "ffn_up"},
-    {"mlp.down_proj", "ffn_down"}};
-
 struct FileType {
   const char* type;
   uint32_t id;  // llama.cpp's llama_ftype
 };
 constexpr FileType kFileTypes[] = {{"F16", 1}, {"Q4_0", 2}, {"Q4_1", 3}, {"Q8_0", 7}};
 
-std::string architecture(const ModelConfig& config) {
+GgufValue u32(int64_t value) { return gguf_u32(static_cast<uint32_t>(value)); }
+GgufValue f32(double value) { return gguf_f32(static_cast<float>(value)); }
+
+}  // namespace
+
+std::string gguf_architecture(const ModelConfig& config) {
   if (config.model_type == "mistral") return "llama";
   LOWBIT_CHECK_KIND(
       config.model_type == "llama" || config.model_type == "qwen2" || config.model_type == "qwen3",
@@ -39,14 +29,9 @@ std::string architecture(const ModelConfig& config) {
   return config.model_type;
 }
 
-GgufValue u32(int64_t value) { return gguf_u32(static_cast<uint32_t>(value)); }
-GgufValue f32(double value) { return gguf_f32(static_cast<float>(value)); }
-
-}  // namespace
-
 GgufPairs gguf_model_metadata(const ModelConfig& config, const std::string& name,
                               const std::string& type) {
-  const std::string arch = architecture(config);
+  const std::string arch = gguf_architecture(config);
   uint32_t file_type = 1;
   for (const FileType& known : kFileTypes) {
     if (type == known.type) file_type = known.id;
@@ -78,33 +63,6 @@ GgufPairs gguf_model_metadata(const ModelConfig& config, const std::string& name
     pairs.emplace_back(arch + ".attention.sliding_window", u32(config.sliding_window));
   }
   return pairs;
-}
-
-std::string gguf_tensor_name(const std::string& hf_name) {
-  const size_t dot = hf_name.rfind('.');
-  const std::string module = hf_name.substr(0, dot);
-  const std::string suffix = dot == std::string::npos ? "" : hf_name.substr(dot);
-  for (const Name& name : kGlobal) {
-    if (module == name.hf) return name.gguf + suffix;
-  }
-  const std::string prefix = "model.layers.";
-  if (module.starts_with(prefix)) {
-    const size_t end = module.find('.', prefix.size());
-    const std::string index = module.substr(prefix.size(), end - prefix.size());
-    for (const Name& name : kBlock) {
-      if (end != std::string::npos && module.substr(end + 1) == name.hf) {
-        return "blk." + index + "." + name.gguf + suffix;
-      }
-    }
-  }
-  fail(ErrorKind::kUnsupported, "GGUF has no name for the tensor ", hf_name);
-}
-
-int64_t gguf_source_row(const ModelConfig& config, const std::string& module, int64_t row) {
-  const bool rotated = module.ends_with(".q_proj") || module.ends_with(".k_proj");
-  if (!rotated || architecture(config) != "llama") return row;
-  const int64_t head = row / config.head_dim, within = row % config.head_dim;
-  return head * config.head_dim + within % 2 * (config.head_dim / 2) + within / 2;
 }
 
 std::vector<float> gguf_rope_factors(const ModelConfig& config) {

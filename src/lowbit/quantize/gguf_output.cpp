@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "lowbit/base/check.h"
+#include "lowbit/checkpoint/gguf_names.h"
 #include "lowbit/checkpoint/gguf_tokenizer.h"
 #include "lowbit/quantize/fault.h"
 #include "lowbit/quantize/gguf_model.h"
@@ -31,9 +32,8 @@ class GgufOutput final : public Output {
   }
 
   void write_matrix(const PlanItem& item, const LinearWeight& weight, PartWriter& part) override {
-    const auto source_row = [&](int64_t row) {
-      return gguf_source_row(job_.config, item.name, row);
-    };
+    const std::vector<int64_t> order = row_order(item);
+    const auto source_row = [&](int64_t row) { return order.empty() ? row : order[row]; };
     const uint64_t begin = part.offset();
     write_rows(gguf_tensor_name(item.name + ".weight"), weight.weight, item.name, encoder(item),
                source_row, job_.pool, part);
@@ -69,6 +69,13 @@ class GgufOutput final : public Output {
   }
 
  private:
+  // The HF row of each GGUF row; empty if they are the same.
+  std::vector<int64_t> row_order(const PlanItem& item) const {
+    const bool rotated = item.name.ends_with(".q_proj") || item.name.ends_with(".k_proj");
+    if (!rotated || !gguf_permutes_rows(gguf_architecture(job_.config))) return {};
+    return hf_rows_in_gguf_order(item.rows, job_.config.head_dim);
+  }
+
   // Embedding and head cost little and matter much: 8 bits where blocks have 4. Rows that are no
   // whole number of blocks stay F16.
   const RowEncoder& encoder(const PlanItem& item) const {

@@ -222,17 +222,28 @@ std::vector<uint8_t> read_zeros(const TensorSource& source, const std::string& m
   return zeros;
 }
 
-QTensor read(const TensorSource& source, const Json& config, const std::string& module) {
-  check_supported(source, config, module);
-  const Stored stored = open_module(source, config, module);
+QTensor outline(const TensorSource& source, const Stored& stored, const std::string& module) {
   QTensor weight;
-  weight.scheme = int_scheme(stored.packing.bits, stored.group_size);
+  const bool zeros = source.contains(module + ".weight_zero_point");
+  weight.scheme =
+      int_scheme(stored.packing.bits, stored.group_size, zeros ? Zero::kInt : Zero::kNone);
   if (stored.per_tensor) weight.scheme.group_rows = static_cast<int>(stored.rows);
   weight.rows = stored.rows;
   weight.cols = stored.cols;
+  return weight;
+}
+
+QTensor describe(const TensorSource& source, const Json& config, const std::string& module) {
+  check_supported(source, config, module);
+  return outline(source, open_module(source, config, module), module);
+}
+
+QTensor read(const TensorSource& source, const Json& config, const std::string& module) {
+  check_supported(source, config, module);
+  const Stored stored = open_module(source, config, module);
+  QTensor weight = outline(source, stored, module);
   weight.scales = floats_of(stored.scale);
   weight.zeros = read_zeros(source, module, stored);
-  if (!weight.zeros.empty()) weight.scheme.zero = Zero::kInt;
   std::vector<uint8_t> codes = read_codes(stored);
   const std::string index = module + ".weight_g_idx";
   if (source.contains(index)) {
@@ -327,6 +338,6 @@ Json write_config(const QuantScheme& scheme, const std::vector<std::string>& ski
 }  // namespace
 
 const CheckpointFormat kCompressedTensorsFormat = {
-    "compressed-tensors", detect, quantized, read, write, write_config};
+    "compressed-tensors", detect, quantized, read, write, write_config, describe};
 
 }  // namespace lowbit

@@ -73,6 +73,7 @@ int64_t group_size_of(const Json& config, const std::string& module, int64_t col
 
 // The scheme follows from the shapes; the config must agree.
 Stored open_module(const TensorSource& source, const Json& config, const std::string& module) {
+  zeros_less_one(config, module);  // refuses other layouts before their tensors puzzle us
   Stored stored;
   stored.qweight = typed_tensor(source, module + ".qweight", "I32");
   stored.qzeros = typed_tensor(source, module + ".qzeros", "I32");
@@ -159,26 +160,36 @@ std::vector<uint8_t> read_zeros(const Stored& stored, bool less_one) {
   return transposed(zeros, stored.groups, stored.rows);
 }
 
-QTensor read(const TensorSource& source, const Json& config, const std::string& module) {
-  const bool less_one = zeros_less_one(config, module);
-  const Stored stored = open_module(source, config, module);
+// All but codes, scales and column order.
+QTensor outline(const Stored& stored, const Json& config, const std::string& module) {
   QTensor weight;
   weight.scheme = int_scheme(stored.bits, stored.group_size, Zero::kInt);
   weight.rows = stored.rows;
   weight.cols = stored.cols;
+  weight.zeros = read_zeros(stored, zeros_less_one(config, module));
+  // Symmetric is what has the zeros of it, whatever the config says.
+  const int middle = 1 << (stored.bits - 1);
+  if (std::all_of(weight.zeros.begin(), weight.zeros.end(), [&](int z) { return z == middle; })) {
+    weight.scheme.zero = Zero::kNone;
+    weight.zeros.clear();
+  }
+  return weight;
+}
+
+QTensor describe(const TensorSource& source, const Json& config, const std::string& module) {
+  return outline(open_module(source, config, module), config, module);
+}
+
+QTensor read(const TensorSource& source, const Json& config, const std::string& module) {
+  const Stored stored = open_module(source, config, module);
+  QTensor weight = outline(stored, config, module);
   weight.scales = transposed(floats_of(stored.scales), stored.groups, stored.rows);
-  weight.zeros = read_zeros(stored, less_one);
   weight.input_order = read_order(source, config, module, stored);
   std::vector<uint8_t> codes = read_codes(stored);
   if (!weight.input_order.empty()) {
     codes = gather_columns(codes, stored.rows, stored.cols, stored.bits, weight.input_order);
   }
   weight.codes = Bytes::own(std::move(codes));
-  const int middle = 1 << (stored.bits - 1);
-  if (std::all_of(weight.zeros.begin(), weight.zeros.end(), [&](int z) { return z == middle; })) {
-    weight.scheme.zero = Zero::kNone;
-    weight.zeros.clear();
-  }
   validate(weight, module);
   return weight;
 }
@@ -269,6 +280,7 @@ Json write_config(const QuantScheme& scheme, const std::vector<std::string>& ski
 
 }  // namespace
 
-const CheckpointFormat kGptqFormat = {"gptq", detect, quantized, read, write, write_config};
+const CheckpointFormat kGptqFormat = {"gptq", detect,       quantized, read,
+                                      write,  write_config, describe};
 
 }  // namespace lowbit
