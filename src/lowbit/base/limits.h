@@ -47,9 +47,13 @@ constexpr int kRegexSeconds = 10;  // one text through one regular expression
 
 constexpr size_t kJournalBytes = 256 * kMiB;  // of an unfinished quantize run
 
-constexpr uint64_t kTemplateSteps = 1'000'000;
-constexpr size_t kTemplateOutputBytes = 4 * kMiB;
-constexpr int kTemplateDepth = 64;
+constexpr uint64_t kTemplateSteps = 4'000'000;  // of one rendering: expressions, 256 bytes, ...
+constexpr size_t kTemplateOutputBytes = 16 * kMiB;
+constexpr size_t kTemplateStringBytes = 16 * kMiB;   // one string inside of a template
+constexpr size_t kTemplateMemoryBytes = 256 * kMiB;  // all live values of one rendering
+constexpr size_t kTemplateElements = 1'000'000;      // of a list made by repetition or padding
+constexpr int kTemplateDepth = 1'000;                // recursion while rendering
+constexpr int kTemplateNesting = 128;                // of syntax, and of lists and dicts
 constexpr int64_t kTemplateRange = 100'000;
 
 }  // namespace lowbit::limits
