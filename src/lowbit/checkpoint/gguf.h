@@ -15,10 +15,29 @@
 
 namespace lowbit {
 
+// GGUF's value types.
+namespace gguf_type {
+enum : uint32_t {
+  kU8 = 0,
+  kI8 = 1,
+  kU16 = 2,
+  kI16 = 3,
+  kU32 = 4,
+  kI32 = 5,
+  kF32 = 6,
+  kBool = 7,
+  kString = 8,
+  kArray = 9,
+  kU64 = 10,
+  kI64 = 11,
+  kF64 = 12,
+};
+}  // namespace gguf_type
+
 // A metadata value. Integers of every width are int64 or uint64, both floats are double.
 using GgufScalar = std::variant<bool, int64_t, uint64_t, double, std::string>;
 struct GgufValue {
-  uint32_t type = 0;          // GGUF's value type (8 string, 9 array, ...)
+  uint32_t type = 0;          // of gguf_type
   uint32_t element_type = 0;  // for arrays
   GgufScalar scalar;
   std::vector<std::string> strings;  // arrays of strings

@@ -22,11 +22,13 @@ struct EncodeOptions {
 class Tokenizer {
  public:
   // Throws kUnsupported naming a component that lowbit cannot do, kCorruptFile on contradictions
-  // (a merge of pieces that do not exist, an id out of range).
+  // (a merge of pieces that do not exist, an id out of range, a piece with two ids).
   explicit Tokenizer(const TokenizerSpec& spec);
   ~Tokenizer();
   Tokenizer(Tokenizer&&) noexcept;
 
+  // Any bytes may be text: what is not UTF-8 counts as U+FFFD. Throws kUnsupported if the text is
+  // over limits::kPromptBytes, or too hard for a regular expression of the tokenizer.
   std::vector<int32_t> encode(std::string_view text, const EncodeOptions& options = {}) const;
   // Text of the ids; bytes that are not UTF-8 become U+FFFD. Unknown ids are skipped.
   std::string decode(std::span<const int32_t> ids, bool skip_special_tokens = false) const;
@@ -40,25 +42,25 @@ class Tokenizer {
   std::optional<int32_t> eos_id() const;
 
   struct Impl;
-  const Impl& impl() const { return *impl_; }
 
  private:
+  friend class StreamDecoder;
   std::unique_ptr<Impl> impl_;
 };
 
 // Decodes a stream of ids. What push() returns is always whole UTF-8 characters, and the pieces
-// joined equal Tokenizer::decode() of all ids. The tokenizer must outlive it.
+// joined equal Tokenizer::decode() of all ids. The tokenizer must outlive it; it may move.
 class StreamDecoder {
  public:
   explicit StreamDecoder(const Tokenizer& tokenizer, bool skip_special_tokens = true);
+  ~StreamDecoder();
+  StreamDecoder(StreamDecoder&&) noexcept;
   std::string push(int32_t id);
-  std::string finish();  // what is left: incomplete characters as U+FFFD
+  std::string finish();  // what is left: incomplete characters as U+FFFD; call it once, last
 
  private:
-  const Tokenizer& tokenizer_;
-  bool skip_special_tokens_;
-  std::string pending_;  // bytes that do not end a character yet
-  bool first_ = true;
+  struct State;
+  std::unique_ptr<State> state_;
 };
 
 }  // namespace lowbit

@@ -1,0 +1,65 @@
+// lowbit quantize: a checkpoint in, a smaller checkpoint out.
+#include <cstdio>
+#include <memory>
+
+#include "commands.h"
+#include "lowbit/quantize/pipeline.h"
+#include "lowbit/report/table.h"
+#include "session.h"
+
+namespace lowbit::app {
+
+namespace {
+
+struct QuantizeCommand {
+  std::string model, out;
+  QuantizeOptions options;
+};
+
+void execute(const QuantizeCommand& command) {
+  const QuantizeSummary summary = quantize_checkpoint(command.model, command.out, command.options);
+  std::fprintf(stderr, "%s: %s, %lld linear layers at %.3f bits per weight, %.1f s%s\n",
+               command.out.c_str(), human_bytes(static_cast<double>(summary.bytes)).c_str(),
+               static_cast<long long>(summary.linears), summary.bits_per_weight, summary.seconds,
+               summary.resumed ? " (resumed)" : "");
+}
+
+}  // namespace
+
+void add_quantize(CLI::App& program) {
+  auto command = std::make_shared<QuantizeCommand>();
+  QuantizeOptions& options = command->options;
+  CLI::App& sub = *program.add_subcommand("quantize", "Make a checkpoint smaller, or convert it");
+  sub.footer(
+      "Example: lowbit quantize -m model.gguf -o model-w4 --method rtn --bits 4 --group-size 64\n"
+      "Expand a GGUF file to fp16 safetensors: lowbit quantize -m model.gguf -o model-f16 --format "
+      "safetensors");
+  add_model_option(sub, command->model);
+  sub.add_option("-o,--output", command->out, "Folder (or .gguf file) to write")
+      ->required()
+      ->type_name("OUT");
+  sub.add_option("--method", options.method, "Quantization method")->capture_default_str();
+  sub.add_option("--bits", options.bits, "Bits per weight")
+      ->check(CLI::Range(2, 8))
+      ->capture_default_str();
+  sub.add_option("--group-size", options.group_size,
+                 "Weights of a row that share a scale: 32, 64, 128, or -1 for the whole row")
+      ->check(CLI::IsMember({-1, 32, 64, 128}))
+      ->capture_default_str();
+  auto* sym = sub.add_flag_callback(
+      "--sym", [&options] { options.symmetric = true; }, "Symmetric: no zero points (default)");
+  sub.add_flag_callback(
+         "--asym", [&options] { options.symmetric = false; }, "Asymmetric: with zero points")
+      ->excludes(sym);
+  sub.add_option("--format", options.format,
+                 "gptq, compressed-tensors, gguf[:q4_0|q4_1|q8_0|f16], safetensors[:f16|bf16]")
+      ->capture_default_str();
+  sub.add_option("--skip", options.skip, "Modules to leave in 16 bits (may be repeated)")
+      ->allow_extra_args(false)
+      ->capture_default_str();
+  sub.add_option("-t,--threads", options.threads, "Threads (0: all)")->check(CLI::Range(0, 1024));
+  sub.add_flag("--force", options.force, "Replace OUT, and discard an unfinished run's work");
+  sub.callback([command] { execute(*command); });
+}
+
+}  // namespace lowbit::app

@@ -1,0 +1,116 @@
+#include "session.h"
+
+#include <chrono>
+#include <iostream>
+#include <iterator>
+#include <random>
+
+#include "lowbit/base/check.h"
+#include "lowbit/base/file.h"
+#include "lowbit/base/limits.h"
+#include "lowbit/base/utf8.h"
+
+namespace lowbit::app {
+
+void RunOptions::add_to(CLI::App& command, bool context_options) {
+  command.add_option("-t,--threads", threads, "Threads (0: all cores this process may use)")
+      ->check(CLI::Range(0, 1024));
+  command.add_option("--backend", backend, "Where to run: cpu, or ref (slow, the definition)")
+      ->check(CLI::IsMember(backend_names()))
+      ->capture_default_str();
+  command
+      .add_option(
+          "--activations", activations,
+          "Inputs of low-bit layers: f32, int8, or default (int8 where weights are low-bit)")
+      ->check(CLI::IsMember({"default", "f32", "int8"}))
+      ->capture_default_str();
+  command.add_option("--cache-type", cache_type, "Key/value cache: f16 or f32")
+      ->check(CLI::IsMember({"f16", "f32"}))
+      ->capture_default_str();
+  if (!context_options) return;
+  command
+      .add_option("-c,--ctx-size", context, "Context in tokens (0: the model's own, at most 8192)")
+      ->check(CLI::Range(int64_t{0}, limits::kContext));
+  command.add_option("-b,--batch-size", batch, "Tokens per pass while reading the prompt")
+      ->check(CLI::Range(int64_t{1}, int64_t{65536}))
+      ->capture_default_str();
+}
+
+DType RunOptions::kv_dtype() const { return cache_type == "f32" ? DType::kF32 : DType::kF16; }
+
+Session::Session(const std::string& model, const RunOptions& options) {
+  const double start = now_seconds();
+  checkpoint_ = open_checkpoint(model);
+  spec_ = checkpoint_->tokenizer();
+  tokenizer_ = std::make_unique<Tokenizer>(spec_);
+  BackendOptions backend_options;
+  backend_options.threads = options.threads;
+  if (options.activations == "f32") backend_options.activations = Activations::kF32;
+  if (options.activations == "int8") backend_options.activations = Activations::kInt8;
+  backend_ = make_backend(options.backend, backend_options);
+  ModelOptions model_options;
+  model_options.context = options.context;
+  model_options.max_batch = options.batch;
+  model_ = std::make_unique<Model>(*checkpoint_, *backend_, model_options);
+  load_seconds_ = now_seconds() - start;
+}
+
+void SamplingOptions::add_to(CLI::App& command) {
+  command.add_option("--temp,--temperature", params.temperature, "Temperature (0: greedy)")
+      ->capture_default_str();
+  command.add_option("--top-k", params.top_k, "Keep the k likeliest tokens (0: all)")
+      ->capture_default_str();
+  command
+      .add_option("--top-p", params.top_p, "Keep the likeliest tokens of this total probability")
+      ->capture_default_str();
+  command
+      .add_option("--min-p", params.min_p,
+                  "Keep tokens at least this likely relative to the likeliest")
+      ->capture_default_str();
+  command
+      .add_option("--repeat-penalty", params.repeat_penalty,
+                  "Divide the logits of recent tokens by this (1: off)")
+      ->capture_default_str();
+  command
+      .add_option("--repeat-last-n", params.repeat_last_n,
+                  "Recent tokens for the repeat penalty (-1: all)")
+      ->capture_default_str();
+  command.add_option("-s,--seed", seed, "Seed of the sampler (-1: a new one, printed)")
+      ->capture_default_str();
+}
+
+SamplingParams SamplingOptions::resolve() const {
+  SamplingParams resolved = params;
+  resolved.seed = seed >= 0 ? static_cast<uint64_t>(seed) : std::random_device()();
+  validate(resolved);
+  return resolved;
+}
+
+void add_model_option(CLI::App& command, std::string& model) {
+  command
+      .add_option("-m,--model", model,
+                  "Model: a folder, a .gguf file, or ORG/NAME in the Hugging Face cache")
+      ->required()
+      ->type_name("MODEL");
+}
+
+std::string read_text(const std::string& path) {
+  std::string text = path == "-" ? std::string(std::istreambuf_iterator<char>(std::cin),
+                                               std::istreambuf_iterator<char>())
+                                 : read_file(path, limits::kPromptBytes);
+  check_utf8(text, path == "-" ? "standard input" : path);
+  return text;
+}
+
+void check_utf8(const std::string& text, const std::string& what) {
+  const size_t at = find_invalid_utf8(text);
+  LOWBIT_CHECK(at == std::string::npos, what, " is not valid UTF-8 (byte ", at,
+               "); convert it, for example with iconv");
+}
+
+double now_seconds() {
+  using Clock = std::chrono::steady_clock;
+  return std::chrono::duration<double>(Clock::now().time_since_epoch()).count();
+}
+
+}  // namespace lowbit::app
