@@ -7,7 +7,7 @@
 // after group. One register holds 8 rows' sums; a call of tile() does 8 rows x up to 4 tokens, so
 // codes are unpacked in registers once for 4 tokens.
 #include "lowbit/runtime/cpu/kernels_avx2.h"
-#include "lowbit/runtime/cpu/quantized_avx2.h"
+#include "lowbit/runtime/cpu/packed_avx2.h"
 #include "lowbit/runtime/cpu/simd_avx2.h"
 
 namespace lowbit::cpu {
@@ -129,22 +129,12 @@ struct Iq4 {
           const __m256i pairs = signed_pairs(magnitude, w[i], broadcast_quad(at));
           sums[t] = _mm256_add_epi32(sums[t], _mm256_madd_epi16(pairs, ones));
           settle(sums[t]);
-        settle(sums[t]);
+          settle(sums[t]);
         }
       }
     }
   }
 };
-
-inline void store_rows(const PackedMatrix& w, int64_t tile, __m256 sum, float* y) {
-  if (w.bias != nullptr) sum = _mm256_add_ps(sum, _mm256_load_ps(w.bias + tile * 8));
-  const int64_t rows = w.rows - tile * 8;
-  if (rows >= 8) {
-    _mm256_storeu_ps(y + tile * 8, sum);
-  } else {
-    _mm256_maskstore_ps(y + tile * 8, lane_mask(rows), sum);
-  }
-}
 
 // shift_w of the formula above.
 inline __m256 load_shift(const PackedMatrix& w, __m256 scale, int64_t at) {
