@@ -35,6 +35,7 @@ constexpr size_t kEndTokens = 256;       // ids that end a text
 constexpr size_t kTokenBytes = 65'536;   // one vocabulary entry
 constexpr size_t kPromptBytes = 256 * kMiB;
 constexpr int64_t kVocabHoles = 1 << 20;  // ids below the highest that no piece has
+constexpr size_t kSpmPieceBytes = 1'024;  // one SentencePiece piece: all its cuts are tried
 constexpr size_t kMerges = 8'000'000;
 constexpr size_t kAddedTokens = 200'000;
 constexpr size_t kAddedTokenBytes = 512;  // one added token: each is searched at every byte
