@@ -247,7 +247,7 @@ TEST(PackedFormats, EveryWrongShapeOrTypeIsAnError) {
       SCOPED_TRACE(name);
       const std::string gone =
           error_of(*format, [&](MapSource& source, Json&) { source.tensors.erase(name); });
-      if (name != "m.g_idx" && name != "m.weight_zero_point") EXPECT_NE(gone, "");
+      EXPECT_TRUE(gone != "" || name == "m.g_idx" || name == "m.weight_zero_point");
       for (const std::vector<int64_t>& shape :
            std::vector<std::vector<int64_t>>{{}, {0}, {1}, {7, 3}, {0, 64}, {-1, -1}, {1, 1, 1}}) {
         EXPECT_NE(error_of(*format,

@@ -97,7 +97,7 @@ class Resume : public testing::Test {
                            !fs::exists(out() + ".partial/journal");
       if (!cleaned) quantize_checkpoint(model(), out(), options);
       EXPECT_EQ(test::snapshot(out()), expected);
-      if (!cleaned) EXPECT_FALSE(fs::exists(out() + ".partial"));
+      EXPECT_TRUE(cleaned || !fs::exists(out() + ".partial"));
     }
   }
 
@@ -122,9 +122,9 @@ TEST_F(Resume, SurvivesBeingKilledAgainAndAgain) {
   const auto expected = test::snapshot(out());
   fs::remove_all(out());
   int kills = 0;
-  while (!run_killed(points / 5, options_) && kills < 100) ++kills;
-  EXPECT_GE(kills, 2);
-  EXPECT_LT(kills, 100);
+  // Ever later: the assembly at the end starts anew each time.
+  while (!run_killed(points / 6 * (kills + 1), options_)) ++kills;
+  EXPECT_GE(kills, 3);
   EXPECT_EQ(test::snapshot(out()), expected);
 }
 
