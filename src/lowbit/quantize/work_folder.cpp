@@ -89,6 +89,32 @@ std::string differences(const Json& before, const Json& now) {
 
 }  // namespace
 
+FileLock::~FileLock() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+void FileLock::acquire(const fs::path& path, const std::string& work) {
+  fd_ = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  if (fd_ < 0) fail_io("create", path, errno);
+  if (flock(fd_, LOCK_EX | LOCK_NB) != 0) {
+    if (errno != EWOULDBLOCK) fail_io("lock", path, errno);
+    char holder[32] = {};
+    const ssize_t count = pread(fd_, holder, sizeof(holder) - 1, 0);
+    fail(ErrorKind::kIo, "another run", count > 0 ? concat(" (process ", holder, ")") : "", " is ",
+         work, "; wait for it or choose another -o");
+  }
+  // A run that has just finished may have deleted the file that was locked here.
+  struct stat opened = {}, current = {};
+  LOWBIT_CHECK_KIND(fstat(fd_, &opened) == 0 && stat(path.c_str(), &current) == 0 &&
+                        opened.st_ino == current.st_ino,
+                    ErrorKind::kIo, "another run has just finished ", work);
+  const std::string id = std::to_string(getpid());
+  if (ftruncate(fd_, 0) != 0 ||
+      pwrite(fd_, id.data(), id.size(), 0) != static_cast<ssize_t>(id.size())) {
+    fail_io("write", path, errno);
+  }
+}
+
 WorkFolder::WorkFolder(const fs::path& out, const Json& fingerprint, bool force)
     : out_(without_slash(out)), folder_(partial_of(out_)) {
   const fs::path journal = folder_ / "journal";
@@ -103,7 +129,7 @@ WorkFolder::WorkFolder(const fs::path& out, const Json& fingerprint, bool force)
                       "write; move the folder away or choose another -o");
   }
   check_io(error, "list", folder_);
-  lock();
+  lock_.acquire(folder_ / "lock", "writing " + out_.string());
   journal_ = std::make_unique<Journal>(journal);
   check_fingerprint(fingerprint, force);
   LOWBIT_CHECK_KIND(force || !occupied(out_) || published(), ErrorKind::kIo, out_.string(),
@@ -112,36 +138,6 @@ WorkFolder::WorkFolder(const fs::path& out, const Json& fingerprint, bool force)
     if (!record.contains("unit")) continue;
     Part part = Part::from_json(record);
     if (published() || intact(part, part_path(part.unit))) parts_[part.unit] = std::move(part);
-  }
-}
-
-WorkFolder::~WorkFolder() {
-  if (lock_ >= 0) ::close(lock_);
-}
-
-void WorkFolder::lock() {
-  const fs::path path = folder_ / "lock";
-  lock_ = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-  if (lock_ < 0) fail_io("create", path, errno);
-  if (flock(lock_, LOCK_EX | LOCK_NB) != 0) {
-    const int error = errno;
-    char holder[32] = {};
-    const ssize_t count = pread(lock_, holder, sizeof(holder) - 1, 0);
-    ::close(lock_);
-    lock_ = -1;
-    if (error != EWOULDBLOCK) fail_io("lock", path, error);
-    fail(ErrorKind::kIo, "another run", count > 0 ? concat(" (process ", holder, ")") : "",
-         " is writing ", out_.string(), "; wait for it or choose another -o");
-  }
-  // A run that has just finished may have deleted the file that was locked here.
-  struct stat opened = {}, current = {};
-  LOWBIT_CHECK_KIND(fstat(lock_, &opened) == 0 && stat(path.c_str(), &current) == 0 &&
-                        opened.st_ino == current.st_ino,
-                    ErrorKind::kIo, "another run has just written ", out_.string());
-  const std::string id = std::to_string(getpid());
-  if (ftruncate(lock_, 0) != 0 ||
-      pwrite(lock_, id.data(), id.size(), 0) != static_cast<ssize_t>(id.size())) {
-    fail_io("write", path, errno);
   }
 }
 

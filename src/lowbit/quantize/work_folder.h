@@ -21,13 +21,26 @@
 
 namespace lowbit {
 
+// A file that one process at a time holds locked, until this object's end.
+class FileLock {
+ public:
+  FileLock() = default;
+  ~FileLock();
+  FileLock(const FileLock&) = delete;
+  FileLock& operator=(const FileLock&) = delete;
+  // Throws kIo, with the process that holds it and what that process does ("writing OUT").
+  void acquire(const fs::path& path, const std::string& work);
+
+ private:
+  int fd_ = -1;
+};
+
 class WorkFolder {
  public:
   // Throws kIo if OUT exists and is not empty (without force) or another run is writing it, and
   // kInvalidArgument, saying what differs, if a partial folder has another fingerprint (with force:
   // discards it).
   WorkFolder(const fs::path& out, const Json& fingerprint, bool force);
-  ~WorkFolder();
   WorkFolder(const WorkFolder&) = delete;
   WorkFolder& operator=(const WorkFolder&) = delete;
 
@@ -47,7 +60,6 @@ class WorkFolder {
   void publish();
 
  private:
-  void lock();
   void check_fingerprint(const Json& fingerprint, bool force);
   bool said_assembled() const;
   // OUT is in its place already: an earlier run ended between its rename and its cleaning up.
@@ -55,7 +67,7 @@ class WorkFolder {
 
   fs::path out_;
   fs::path folder_;
-  int lock_ = -1;
+  FileLock lock_;
   std::unique_ptr<Journal> journal_;
   std::map<std::string, Part> parts_;
 };
