@@ -115,8 +115,9 @@ void FileLock::acquire(const fs::path& path, const std::string& work) {
   }
 }
 
-WorkFolder::WorkFolder(const fs::path& out, const Json& fingerprint, bool force)
-    : out_(without_slash(out)), folder_(partial_of(out_)) {
+WorkFolder::WorkFolder(const fs::path& out, const Json& fingerprint, bool force,
+                       double commit_seconds)
+    : out_(without_slash(out)), folder_(partial_of(out_)), commit_seconds_(commit_seconds) {
   const fs::path journal = folder_ / "journal";
   LOWBIT_CHECK_KIND(force || !occupied(out_) || fs::exists(journal), ErrorKind::kIo, out_.string(),
                     " exists and is not empty; --force replaces it");
@@ -157,7 +158,7 @@ void WorkFolder::check_fingerprint(const Json& fingerprint, bool force) {
     const std::string name = entry.path().filename().string();
     if (name.ends_with(".part") || name == "result") remove_tree(entry.path());
   }
-  journal_->append(fingerprint);
+  journal_->append({fingerprint});
   sync_directory(folder_);
 }
 
@@ -185,10 +186,24 @@ fs::path WorkFolder::part_path(const std::string& unit) const {
 }
 
 void WorkFolder::commit(const Part& part) {
-  fault_point("part commit");
-  sync_directory(folder_);
-  journal_->append(part.to_json());
   parts_[part.unit] = part;
+  pending_.push_back(part);
+  const std::chrono::duration<double> since = std::chrono::steady_clock::now() - flushed_;
+  if (since.count() >= commit_seconds_) flush();
+}
+
+void WorkFolder::flush() {
+  for (const Part& part : pending_) {
+    fault_point("part sync");
+    FileWriter(part_path(part.unit), FileWriter::Mode::kAppend).close();
+  }
+  fault_point("folder sync");
+  sync_directory(folder_);
+  std::vector<Json> records;
+  for (const Part& part : pending_) records.push_back(part.to_json());
+  journal_->append(records);
+  pending_.clear();
+  flushed_ = std::chrono::steady_clock::now();
 }
 
 fs::path WorkFolder::prepare_result() {
@@ -201,7 +216,7 @@ void WorkFolder::publish() {
   const fs::path result = folder_ / "result", replaced = folder_ / "replaced";
   if (!published()) {
     sync_directory(folder_);
-    if (!said_assembled()) journal_->append({{"assembled", true}});
+    if (!said_assembled()) journal_->append({Json{{"assembled", true}}});
     if (occupied(out_)) {
       remove_tree(replaced);
       move(out_, replaced);
