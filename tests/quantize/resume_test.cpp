@@ -34,6 +34,7 @@ class Resume : public testing::Test {
     test::write_tiny_folder(model(), config);
     options_.group_size = 32;
     options_.threads = 1;
+    options_.commit_seconds = 0;
     options_.shard_bytes = 20'000;
   }
   void TearDown() override { fault_hook = nullptr; }
@@ -106,6 +107,11 @@ class Resume : public testing::Test {
 };
 
 TEST_F(Resume, GivesTheSameBytesWhereverItWasKilled) { expect_same_bytes(options_, 4); }
+
+TEST_F(Resume, GivesTheSameBytesWhenPartsAreMadeDurableTogether) {
+  options_.commit_seconds = 1000;
+  expect_same_bytes(options_, 11);
+}
 
 TEST_F(Resume, GivesTheSameGgufFile) {
   options_.format = "gguf:q8_0";
@@ -200,8 +206,8 @@ TEST(Journal, KeepsWholeLinesAndDropsTheRest) {
   const std::string path = folder / "journal";
   {
     Journal journal(path);
-    journal.append({{"a", 1}});
-    journal.append({{"b", "two"}});
+    journal.append({Json{{"a", 1}}});
+    journal.append({Json{{"b", "two"}}});
   }
   const std::string text = read_file(path, 1 << 20);
   const size_t first = text.find('\n') + 1;
@@ -209,7 +215,7 @@ TEST(Journal, KeepsWholeLinesAndDropsTheRest) {
     FileWriter(path).write(text.substr(0, length));
     Journal journal(path);
     EXPECT_EQ(journal.records().size(), (length >= first) + (length == text.size())) << length;
-    journal.append({{"c", 3}});
+    journal.append({Json{{"c", 3}}});
     EXPECT_EQ(Journal(path).records().back(), Json({{"c", 3}}));
   }
   std::string damaged = text;

@@ -32,17 +32,19 @@ Journal::Journal(const fs::path& path) {
   writer_ = std::make_unique<FileWriter>(path, FileWriter::Mode::kAppend);
 }
 
-void Journal::append(const Json& record) {
-  const std::string text = dump_json(record);
-  const std::string line = sha256(text) + " " + text + "\n";
-  fault_point("journal write");
-  // In two halves, so that a test can end the process within a line.
-  writer_->write(std::string_view(line).substr(0, line.size() / 2));
-  fault_point("journal line");
-  writer_->write(std::string_view(line).substr(line.size() / 2));
+void Journal::append(const std::vector<Json>& records) {
+  for (const Json& record : records) {
+    const std::string text = dump_json(record);
+    const std::string line = sha256(text) + " " + text + "\n";
+    fault_point("journal write");
+    // In two halves, so that a test can end the process within a line.
+    writer_->write(std::string_view(line).substr(0, line.size() / 2));
+    fault_point("journal line");
+    writer_->write(std::string_view(line).substr(line.size() / 2));
+    records_.push_back(record);
+  }
   fault_point("journal sync");
   writer_->sync();
-  records_.push_back(record);
 }
 
 }  // namespace lowbit

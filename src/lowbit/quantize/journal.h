@@ -1,4 +1,4 @@
-// Journal: a file of records, each durable once append() has returned.
+// Journal: a file of records, durable once append() has returned.
 //
 // A record is one line: the SHA-256 of the rest in hex, a space, a JSON object. What a crash left
 // of an unfinished line, and anything after damage, is dropped when the file is opened again.
@@ -18,7 +18,7 @@ class Journal {
   explicit Journal(const fs::path& path);
 
   const std::vector<Json>& records() const { return records_; }
-  void append(const Json& record);
+  void append(const std::vector<Json>& records);
 
  private:
   std::vector<Json> records_;

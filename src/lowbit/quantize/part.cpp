@@ -87,8 +87,6 @@ void PartWriter::count_linear(int64_t weights, uint64_t offset) {
 }
 
 Part PartWriter::finish() {
-  fault_point("part sync");
-  writer_.close();
   part_.sha256 = hash_.hex();
   return std::move(part_);
 }

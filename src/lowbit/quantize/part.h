@@ -53,7 +53,7 @@ class PartWriter {
   void count_linear(int64_t weights, uint64_t offset);
   uint64_t offset() const { return writer_.offset(); }
 
-  Part finish();  // fsyncs
+  Part finish();  // not durable yet: see WorkFolder::commit()
 
  private:
   FileWriter writer_;

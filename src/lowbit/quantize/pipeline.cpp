@@ -107,6 +107,7 @@ std::vector<PartFile> write_units(const Plan& plan, const Checkpoint& checkpoint
     }
     parts.push_back({*work.find(unit.name), path});
   }
+  work.flush();
   return parts;
 }
 
@@ -129,7 +130,8 @@ QuantizeSummary run(const std::string& model, const fs::path& out, const Quantiz
   const auto output = make_output({*checkpoint, config, plan, options, pool}, out);
   output->check();
 
-  WorkFolder work(out, fingerprint(checkpoint->path(), options), options.force);
+  WorkFolder work(out, fingerprint(checkpoint->path(), options), options.force,
+                  options.commit_seconds);
   QuantizeSummary summary;
   summary.resumed = work.resumed();
   const std::vector<PartFile> parts = write_units(plan, *checkpoint, *output, work);

@@ -23,6 +23,7 @@ struct QuantizeOptions {
   std::vector<std::string> skip = {"lm_head"};  // modules kept in 16 bits: name or suffix
   bool force = false;                           // replace a non-empty OUT, discard a partial one
   int threads = 0;
+  double commit_seconds = 5;            // work that a crash may cost, besides the unit in hand
   int64_t shard_bytes = 5'000'000'000;  // of one safetensors file, at most (one tensor at least)
 };
 

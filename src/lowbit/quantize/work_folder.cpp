@@ -89,8 +89,35 @@ std::string differences(const Json& before, const Json& now) {
 
 }  // namespace
 
-WorkFolder::WorkFolder(const fs::path& out, const Json& fingerprint, bool force)
-    : out_(without_slash(out)), folder_(partial_of(out_)) {
+FileLock::~FileLock() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+void FileLock::acquire(const fs::path& path, const std::string& work) {
+  fd_ = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  if (fd_ < 0) fail_io("create", path, errno);
+  if (flock(fd_, LOCK_EX | LOCK_NB) != 0) {
+    if (errno != EWOULDBLOCK) fail_io("lock", path, errno);
+    char holder[32] = {};
+    const ssize_t count = pread(fd_, holder, sizeof(holder) - 1, 0);
+    fail(ErrorKind::kIo, "another run", count > 0 ? concat(" (process ", holder, ")") : "", " is ",
+         work, "; wait for it or choose another -o");
+  }
+  // A run that has just finished may have deleted the file that was locked here.
+  struct stat opened = {}, current = {};
+  LOWBIT_CHECK_KIND(fstat(fd_, &opened) == 0 && stat(path.c_str(), &current) == 0 &&
+                        opened.st_ino == current.st_ino,
+                    ErrorKind::kIo, "another run has just finished ", work);
+  const std::string id = std::to_string(getpid());
+  if (ftruncate(fd_, 0) != 0 ||
+      pwrite(fd_, id.data(), id.size(), 0) != static_cast<ssize_t>(id.size())) {
+    fail_io("write", path, errno);
+  }
+}
+
+WorkFolder::WorkFolder(const fs::path& out, const Json& fingerprint, bool force,
+                       double commit_seconds)
+    : out_(without_slash(out)), folder_(partial_of(out_)), commit_seconds_(commit_seconds) {
   const fs::path journal = folder_ / "journal";
   LOWBIT_CHECK_KIND(force || !occupied(out_) || fs::exists(journal), ErrorKind::kIo, out_.string(),
                     " exists and is not empty; --force replaces it");
@@ -103,7 +130,7 @@ WorkFolder::WorkFolder(const fs::path& out, const Json& fingerprint, bool force)
                       "write; move the folder away or choose another -o");
   }
   check_io(error, "list", folder_);
-  lock();
+  lock_.acquire(folder_ / "lock", "writing " + out_.string());
   journal_ = std::make_unique<Journal>(journal);
   check_fingerprint(fingerprint, force);
   LOWBIT_CHECK_KIND(force || !occupied(out_) || published(), ErrorKind::kIo, out_.string(),
@@ -112,36 +139,6 @@ WorkFolder::WorkFolder(const fs::path& out, const Json& fingerprint, bool force)
     if (!record.contains("unit")) continue;
     Part part = Part::from_json(record);
     if (published() || intact(part, part_path(part.unit))) parts_[part.unit] = std::move(part);
-  }
-}
-
-WorkFolder::~WorkFolder() {
-  if (lock_ >= 0) ::close(lock_);
-}
-
-void WorkFolder::lock() {
-  const fs::path path = folder_ / "lock";
-  lock_ = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-  if (lock_ < 0) fail_io("create", path, errno);
-  if (flock(lock_, LOCK_EX | LOCK_NB) != 0) {
-    const int error = errno;
-    char holder[32] = {};
-    const ssize_t count = pread(lock_, holder, sizeof(holder) - 1, 0);
-    ::close(lock_);
-    lock_ = -1;
-    if (error != EWOULDBLOCK) fail_io("lock", path, error);
-    fail(ErrorKind::kIo, "another run", count > 0 ? concat(" (process ", holder, ")") : "",
-         " is writing ", out_.string(), "; wait for it or choose another -o");
-  }
-  // A run that has just finished may have deleted the file that was locked here.
-  struct stat opened = {}, current = {};
-  LOWBIT_CHECK_KIND(fstat(lock_, &opened) == 0 && stat(path.c_str(), &current) == 0 &&
-                        opened.st_ino == current.st_ino,
-                    ErrorKind::kIo, "another run has just written ", out_.string());
-  const std::string id = std::to_string(getpid());
-  if (ftruncate(lock_, 0) != 0 ||
-      pwrite(lock_, id.data(), id.size(), 0) != static_cast<ssize_t>(id.size())) {
-    fail_io("write", path, errno);
   }
 }
 
@@ -161,7 +158,7 @@ void WorkFolder::check_fingerprint(const Json& fingerprint, bool force) {
     const std::string name = entry.path().filename().string();
     if (name.ends_with(".part") || name == "result") remove_tree(entry.path());
   }
-  journal_->append(fingerprint);
+  journal_->append({fingerprint});
   sync_directory(folder_);
 }
 
@@ -189,10 +186,24 @@ fs::path WorkFolder::part_path(const std::string& unit) const {
 }
 
 void WorkFolder::commit(const Part& part) {
-  fault_point("part commit");
-  sync_directory(folder_);
-  journal_->append(part.to_json());
   parts_[part.unit] = part;
+  pending_.push_back(part);
+  const std::chrono::duration<double> since = std::chrono::steady_clock::now() - flushed_;
+  if (since.count() >= commit_seconds_) flush();
+}
+
+void WorkFolder::flush() {
+  for (const Part& part : pending_) {
+    fault_point("part sync");
+    FileWriter(part_path(part.unit), FileWriter::Mode::kAppend).close();
+  }
+  fault_point("folder sync");
+  sync_directory(folder_);
+  std::vector<Json> records;
+  for (const Part& part : pending_) records.push_back(part.to_json());
+  journal_->append(records);
+  pending_.clear();
+  flushed_ = std::chrono::steady_clock::now();
 }
 
 fs::path WorkFolder::prepare_result() {
@@ -205,7 +216,7 @@ void WorkFolder::publish() {
   const fs::path result = folder_ / "result", replaced = folder_ / "replaced";
   if (!published()) {
     sync_directory(folder_);
-    if (!said_assembled()) journal_->append({{"assembled", true}});
+    if (!said_assembled()) journal_->append({Json{{"assembled", true}}});
     if (occupied(out_)) {
       remove_tree(replaced);
       move(out_, replaced);

@@ -10,9 +10,11 @@
 // of another fingerprint is refused.
 #pragma once
 
+#include <chrono>
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "lowbit/base/file.h"
 #include "lowbit/base/json.h"
@@ -21,13 +23,26 @@
 
 namespace lowbit {
 
+// A file that one process at a time holds locked, until this object's end.
+class FileLock {
+ public:
+  FileLock() = default;
+  ~FileLock();
+  FileLock(const FileLock&) = delete;
+  FileLock& operator=(const FileLock&) = delete;
+  // Throws kIo, with the process that holds it and what that process does ("writing OUT").
+  void acquire(const fs::path& path, const std::string& work);
+
+ private:
+  int fd_ = -1;
+};
+
 class WorkFolder {
  public:
   // Throws kIo if OUT exists and is not empty (without force) or another run is writing it, and
   // kInvalidArgument, saying what differs, if a partial folder has another fingerprint (with force:
   // discards it).
-  WorkFolder(const fs::path& out, const Json& fingerprint, bool force);
-  ~WorkFolder();
+  WorkFolder(const fs::path& out, const Json& fingerprint, bool force, double commit_seconds);
   WorkFolder(const WorkFolder&) = delete;
   WorkFolder& operator=(const WorkFolder&) = delete;
 
@@ -38,8 +53,10 @@ class WorkFolder {
   const Part* find(const std::string& unit) const;
   // The file of a part to be written or read.
   fs::path part_path(const std::string& unit) const;
-  // Makes a finished part durable.
+  // Takes a finished part. It is durable and recorded after at most `commit_seconds` and one more
+  // part: a disk may take longer to sync one small part than we to make it.
   void commit(const Part& part);
+  void flush();  // makes all of them durable now
 
   // An empty place for OUT, file or folder, inside this folder.
   fs::path prepare_result();
@@ -47,7 +64,6 @@ class WorkFolder {
   void publish();
 
  private:
-  void lock();
   void check_fingerprint(const Json& fingerprint, bool force);
   bool said_assembled() const;
   // OUT is in its place already: an earlier run ended between its rename and its cleaning up.
@@ -55,9 +71,12 @@ class WorkFolder {
 
   fs::path out_;
   fs::path folder_;
-  int lock_ = -1;
+  FileLock lock_;
   std::unique_ptr<Journal> journal_;
   std::map<std::string, Part> parts_;
+  std::vector<Part> pending_;  // in parts_ too, but not in the journal
+  double commit_seconds_;
+  std::chrono::steady_clock::time_point flushed_ = std::chrono::steady_clock::now();
 };
 
 // Throws kInvalidArgument if OUT is MODEL, inside it, or around it.
