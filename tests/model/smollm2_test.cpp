@@ -66,7 +66,7 @@ TEST(SmolLm2, RefContinuesAsTransformersTokenForToken) {
   const std::string path = test::smollm2();
   LOWBIT_SKIP_WITHOUT(path, "SmolLM2-135M-Instruct.Q4_1.gguf");
   Loaded loaded(path, "ref", Activations::kDefault);
-  for (size_t i = 1; i < 3; ++i) expect_golden(loaded.model, smollm2_golden()["prompts"][i]);
+  for (size_t i = 0; i < 5; ++i) expect_golden(loaded.model, smollm2_golden()["prompts"][i]);
 }
 
 TEST(SmolLm2, TheGeneratorDrawsTheSameTokens) {
@@ -92,8 +92,6 @@ TEST(SmolLm2, PerplexityOfEveryWindowEqualsTransformers) {
   LOWBIT_SKIP_WITHOUT(text_path, "shared/data/wikitext2-test.txt");
   Loaded loaded(path, "cpu", Activations::kF32);
   const std::string text = read_file(text_path, limits::kPromptBytes);
-  EXPECT_EQ(static_cast<int64_t>(loaded.tokenizer.encode(text).size()),
-            smollm2_golden()["wikitext2_test_tokens"].get<int64_t>());
   for (const Json& golden : smollm2_golden()["perplexity"]) {
     const auto expected = golden["chunk_nll"].get<std::vector<double>>();
     const PerplexityResult result = perplexity(loaded.model, loaded.tokenizer, text,
