@@ -155,7 +155,7 @@ VARIANTS = {  # components put onto GPT-2's vocabulary
         {"id": 64, "content": "a", "single_word": True},
         {"id": 50257, "content": " \n", "rstrip": True},
         {"id": 50258, "content": "<0x41>", "lstrip": True, "rstrip": True},
-        {"id": 3069, "content": "LL", "normalized": True}],
+        {"id": 297, "content": "ll", "normalized": True}],
         "normalizer": {"type": "Lowercase"}},
 }
 
