@@ -36,7 +36,8 @@ class Checkpoint {
 
   // Every weight the model could ask for: quantized linears once (as "<module>.weight").
   virtual const std::vector<TensorInfo>& tensors() const = 0;
-  bool contains(const std::string& name) const;
+  // Whether tensors() lists it; cheaper.
+  virtual bool contains(const std::string& name) const;
 
   // "<module>.weight" with any quantization, and "<module>.bias" if stored. Validated against
   // rows x cols, which the caller knows from the config; throws kCorruptFile naming module, file,
@@ -44,7 +45,9 @@ class Checkpoint {
   virtual LinearWeight load_linear(const std::string& module, int64_t rows, int64_t cols) const = 0;
   // A dense vector (norm weights) as fp32, of exactly `size` elements.
   virtual std::vector<float> load_vector(const std::string& name, int64_t size) const = 0;
-  // Tells the system that the file's pages of this module are not needed any more.
+  // Tells the system that the file's pages of this module are not needed any more. Weights may be
+  // views of the file: throws kIo if it became shorter since it was opened, so that zeros are not
+  // taken for weights.
   virtual void release(const std::string& module) const = 0;
 };
 

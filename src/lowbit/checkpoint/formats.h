@@ -34,6 +34,11 @@ struct CheckpointFormat {
   // Throws kInvalidArgument listing what the format can hold if it cannot hold this weight.
   std::vector<StoredTensor> (*write)(const std::string& module, const QTensor& weight);
   Json (*quantization_config)(const QuantScheme& scheme, const std::vector<std::string>& skipped);
+
+  // Shape and scheme of a quantized module without reading its codes, for listings: fills scheme,
+  // rows and cols. Null: the weight is read for it.
+  QTensor (*describe)(const TensorSource& source, const Json& quantization_config,
+                      const std::string& module) = nullptr;
 };
 
 // All rows; "safetensors" (nothing quantized) is the last and detects anything without a
@@ -41,5 +46,9 @@ struct CheckpointFormat {
 std::span<const CheckpointFormat> checkpoint_formats();
 // Throws kUnsupported listing the names there are.
 const CheckpointFormat& checkpoint_format(const std::string& name);
+// The row that detects this quantization_config (null if there is none). Throws kUnsupported naming
+// the method and the formats that can be read.
+const CheckpointFormat& detect_checkpoint_format(const Json& quantization_config,
+                                                 const std::string& origin);
 
 }  // namespace lowbit

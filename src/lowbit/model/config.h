@@ -6,20 +6,9 @@
 #include <vector>
 
 #include "lowbit/base/json.h"
+#include "lowbit/model/rope.h"
 
 namespace lowbit {
-
-enum class RopeType { kDefault, kLinear, kLlama3, kFactors };
-
-struct RopeConfig {
-  RopeType type = RopeType::kDefault;
-  double theta = 10000.0;
-  double factor = 1.0;
-  double low_freq_factor = 1.0;  // kLlama3
-  double high_freq_factor = 4.0;
-  int64_t original_max_position_embeddings = 8192;
-  std::vector<double> factors;  // kFactors: divisors of inv_freq, [head_dim / 2]
-};
 
 struct ModelConfig {
   std::string model_type;  // "llama"
@@ -38,13 +27,18 @@ struct ModelConfig {
   bool o_bias = false;
   bool mlp_bias = false;
   bool qk_norm = false;
-  int64_t sliding_window = 0;          // 0: none
+  int64_t sliding_window = 0;          // keys that a query sees, itself included; 0: all
+  std::vector<bool> sliding_layers;    // [num_hidden_layers] if there is a window: who uses it
   std::vector<int32_t> eos_token_ids;  // config and generation_config together
   int32_t bos_token_id = -1;           // -1: none
 
   int64_t parameters() const;  // embedding, blocks, norms, head (once if tied)
   int64_t kv_bytes_per_token(int64_t bytes_per_value) const {
     return 2 * num_hidden_layers * num_key_value_heads * head_dim * bytes_per_value;
+  }
+  // Window of one block; 0: all keys.
+  int64_t window(int64_t block) const {
+    return sliding_window > 0 && sliding_layers[static_cast<size_t>(block)] ? sliding_window : 0;
   }
 };
 
@@ -53,8 +47,5 @@ struct ModelConfig {
 // unknown architecture or rope type with those there are, kCorruptFile on impossible values.
 ModelConfig parse_model_config(const Json& config, const Json& generation_config,
                                const std::string& origin);
-
-// inv_freq of the rotation after scaling, [head_dim / 2], as transformers computes it.
-std::vector<float> rope_inv_freq(const ModelConfig& config);
 
 }  // namespace lowbit

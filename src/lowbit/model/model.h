@@ -23,12 +23,14 @@ struct LinearSlot {
   std::string module;  // "model.layers.0.self_attn.q_proj"
   int64_t rows = 0;
   int64_t cols = 0;
+  bool bias = false;
 };
 std::vector<std::vector<LinearSlot>> block_linears(const ModelConfig& config, int64_t block);
 
 class Model {
  public:
-  // Loads every weight, block by block. The backend must outlive the model.
+  // Loads every weight, block by block. The backend must outlive the model. Throws
+  // kInvalidArgument if the context is longer than the model's, and what the checkpoint throws.
   Model(const Checkpoint& checkpoint, Backend& backend, const ModelOptions& options = {});
   ~Model();
 
@@ -46,9 +48,22 @@ class Model {
   // Throws kInvalidArgument if the batch exceeds max_batch or a position the context.
   Tensor forward(const StepBatch& batch, KvCache& cache);
 
+  // forward() in two halves, for who wants the logits of many rows in pieces: the normalized
+  // hidden states [batch.logit_rows.size()][hidden_size], valid until the next pass, and the
+  // logits of some of their rows [hidden.rows][vocab_size], valid until the next call.
+  Tensor hidden_states(const StepBatch& batch, KvCache& cache);
+  Tensor logits(const Tensor& hidden);
+
  private:
   struct Block;
   struct Buffers;
+  void load_embeddings(const Checkpoint& checkpoint);
+  std::unique_ptr<Block> load_block(const Checkpoint& checkpoint, int64_t index) const;
+  void allocate_buffers();
+  void check(const StepBatch& batch) const;
+  void run_block(int64_t index, Buffers& a, KvCache& cache);
+  std::vector<const Linear*> decode_linears() const;
+
   ModelConfig config_;
   Backend& backend_;
   int64_t context_ = 0;

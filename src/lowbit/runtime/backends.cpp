@@ -1,5 +1,6 @@
 #include "lowbit/base/check.h"
 #include "lowbit/runtime/backend.h"
+#include "lowbit/runtime/cpu/cpu_backend.h"
 #include "lowbit/runtime/ref/ref_backend.h"
 
 namespace lowbit {
@@ -12,6 +13,7 @@ struct BackendEntry {
 };
 
 constexpr BackendEntry kBackends[] = {
+    {"cpu", make_cpu_backend},
     {"ref", make_ref_backend},
 };
 

@@ -1,0 +1,19 @@
+// Where Hugging Face's libraries keep downloaded models.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace lowbit {
+
+// Folders to look in, by the rules of huggingface_hub: $HF_HUB_CACHE, $HUGGINGFACE_HUB_CACHE,
+// $HF_HOME/hub, $XDG_CACHE_HOME/huggingface/hub, ~/.cache/huggingface/hub.
+std::vector<std::string> hub_cache_folders();
+
+// Whether `model` could be "name" or "org/name".
+bool is_hub_name(const std::string& model);
+
+// The snapshot folder of "org/name" that refs/main names. Throws kIo saying where it looked.
+std::string find_in_hub_cache(const std::string& model);
+
+}  // namespace lowbit

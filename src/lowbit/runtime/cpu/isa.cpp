@@ -1,0 +1,68 @@
+#include "lowbit/runtime/cpu/isa.h"
+
+#include <cpuid.h>
+
+#include <cstdint>
+
+#include "lowbit/base/check.h"
+
+namespace lowbit::cpu {
+
+namespace {
+
+// Register state that the operating system saves: bit 1 XMM, bit 2 YMM.
+uint64_t saved_state() {
+  uint32_t low = 0, high = 0;
+  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return static_cast<uint64_t>(high) << 32 | low;
+}
+
+struct IsaEntry {
+  const Kernels* kernels;
+  bool (*runs)(const CpuFeatures& features);
+};
+
+// Best first.
+const IsaEntry kIsas[] = {
+    {&kAvx2Kernels, [](const CpuFeatures& features) { return features.avx2_fma_f16c; }},
+};
+
+}  // namespace
+
+CpuFeatures detect_features() {
+  CpuFeatures features;
+  uint32_t eax = 0, ebx = 0, ecx = 0, edx = 0;
+  if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx)) return features;
+  const bool fma = ecx & bit_FMA, f16c = ecx & bit_F16C, osxsave = ecx & bit_OSXSAVE;
+  if (!osxsave || (saved_state() & 6) != 6) return features;
+  if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) return features;
+  features.avx2_fma_f16c = (ebx & bit_AVX2) && fma && f16c;
+  return features;
+}
+
+std::vector<std::string> available_isas() {
+  const CpuFeatures features = detect_features();
+  std::vector<std::string> names;
+  for (const IsaEntry& entry : kIsas) {
+    if (entry.runs(features)) names.emplace_back(entry.kernels->isa);
+  }
+  return names;
+}
+
+const Kernels& select_kernels(const std::string& isa) {
+  const CpuFeatures features = detect_features();
+  std::string available, built;
+  for (const IsaEntry& entry : kIsas) {
+    built += concat(built.empty() ? "" : ", ", entry.kernels->isa);
+    if (!entry.runs(features)) continue;
+    if (isa.empty() || isa == entry.kernels->isa) return *entry.kernels;
+    available += concat(available.empty() ? "" : ", ", entry.kernels->isa);
+  }
+  LOWBIT_CHECK_KIND(!available.empty(), ErrorKind::kUnsupported,
+                    "backend cpu needs a CPU with AVX2, FMA and F16C, and this one lacks them; use "
+                    "--backend ref");
+  fail(ErrorKind::kUnsupported, "instruction set \"", isa, "\" (LOWBIT_CPU_ISA) is not available; ",
+       "this machine runs: ", available, "; this build has: ", built);
+}
+
+}  // namespace lowbit::cpu

@@ -1,0 +1,121 @@
+// The table of CPU kernels: one instance per instruction set, made of plain functions on plain
+// structs. The files that fill it (kernels_<isa>*.cpp) are compiled for their instruction set and
+// may include only this, <immintrin.h>, <cstdint> and their own *_<isa>.h, so that no inline
+// function of theirs can end up in code that runs elsewhere (tools/check_symbols.sh).
+//
+// Every kernel sums each of its outputs in an order that depends on nothing but the operands'
+// shapes: not on how many tokens or rows one call covers.
+#pragma once
+
+#include <cstdint>
+
+namespace lowbit::cpu {
+
+constexpr int kTileRows = 8;    // rows interleaved: one SIMD lane each
+constexpr int kBlockCols = 32;  // columns of one block of codes, and of one activation scale
+
+// How a tile's elements are held. A quad is 4 neighbouring columns of a row in 4 bytes; a block is
+// 8 quads; the 8 rows' quads stand side by side in 32 bytes.
+enum class Storage : uint8_t {
+  kF32,   // [tiles][cols][8]
+  kF16,   // [tiles][cols][8]
+  kBF16,  // [tiles][cols][8]
+  kU4,    // [tiles][blocks][4][32]: quad 2i in the low, 2i + 1 in the high nibbles
+  kIq4,   // as kU4: indices into kIq4NlTable
+  kS8,    // [tiles][blocks][8][32]
+};
+
+enum class Affine : uint8_t {
+  kNone,     // w = scale * (stored + base)
+  kZeros,    // w = scale * (stored + base - zero)
+  kOffsets,  // w = scale * (stored + base) + offset
+};
+
+// A weight in kernel layout. Rows and columns beyond rows and cols hold zeros (rows: scale 0). Like
+// all structs here it has no member functions: they would be inline symbols of every instruction
+// set.
+struct PackedMatrix {
+  Storage storage = Storage::kF32;
+  Affine affine = Affine::kNone;
+  bool half_scales = false;   // scales and offsets are fp16, else fp32
+  bool split_blocks = false;  // a scale per 16 columns; group_blocks is unused
+  int base = 0;
+  int magnitude = 128;  // kS8: no |stored| is larger
+  int64_t rows = 0;
+  int64_t cols = 0;
+  int64_t blocks = 0;        // ceil(cols / 32)
+  int64_t groups = 0;        // scales of a row
+  int64_t group_blocks = 1;  // blocks that share a scale
+  const uint8_t* codes = nullptr;
+  const void* scales = nullptr;  // [tiles][groups][8]
+  const void* shifts = nullptr;  // zeros (uint8) or offsets, [tiles][groups][8]
+  const float* bias = nullptr;   // [tiles * 8] or null
+};
+
+// Activations in int8: x = scale * code, a scale per block.
+struct QuantizedInput {
+  int8_t* codes = nullptr;  // [tokens][blocks * 32]
+  float* scales = nullptr;  // [tokens][blocks]
+  float* sums = nullptr;    // scale * sum of codes: [tokens][blocks * 32 / sum_cols]
+  int64_t blocks = 0;
+  int64_t sum_cols = kBlockCols;  // 32, or 16 for split blocks
+};
+
+struct Range {
+  int64_t first = 0;
+  int64_t last = 0;  // exclusive
+};
+
+// Attention of some consecutive queries of one sequence, for the query heads of one KV head.
+struct AttentionTask {
+  const float* q = nullptr;  // [queries][heads][head_dim], queries q_stride apart
+  float* out = nullptr;      // the same, out_stride apart
+  int64_t q_stride = 0;
+  int64_t out_stride = 0;
+  int64_t queries = 0;
+  int64_t heads = 0;
+  int64_t head_dim = 0;
+  int64_t position = 0;  // of the first query
+  int64_t window = 0;    // keys a query sees; 0: all
+  float scale = 1;       // of the scores
+  // Block b holds keys [64 b, 64 b + 64) at keys + block_table[b] * block_stride: [64][head_dim]
+  const void* keys = nullptr;
+  const void* values = nullptr;
+  int64_t block_stride = 0;  // elements
+  const int32_t* block_table = nullptr;
+  bool half = true;          // fp16, else fp32
+  float* scratch = nullptr;  // attention_scratch() floats, initialized, 64-byte aligned
+};
+
+struct Kernels {
+  const char* isa;
+
+  // y[token][row] = x[token] . w[row] + bias for tiles of 8 rows and for tokens in the ranges.
+  // x: rows of x_stride; y: rows of y_stride.
+  void (*linear_f32)(const PackedMatrix& w, const float* x, int64_t x_stride, Range tiles,
+                     Range tokens, float* y, int64_t y_stride);
+  // The same for quantized weights and activations.
+  void (*linear_int8)(const PackedMatrix& w, const QuantizedInput& x, Range tiles, Range tokens,
+                      float* y, int64_t y_stride);
+  // Exact weights of one tile. out: [blocks * 32][8]
+  void (*unpack_tile)(const PackedMatrix& w, int64_t tile, float* out);
+  // Fills row `token` of out from x[cols].
+  void (*quantize_input)(const float* x, int64_t cols, int64_t token, const QuantizedInput& out);
+
+  void (*attention)(const AttentionTask& task);
+  int64_t (*attention_scratch)(int64_t queries, int64_t heads, int64_t head_dim);
+
+  // residual += hidden; out = residual / rms(residual) * weight
+  void (*add_rms_norm)(float* residual, const float* hidden, const float* weight, int64_t count,
+                       float eps, float* out);
+  // out may be x.
+  void (*rms_norm)(const float* x, const float* weight, int64_t count, float eps, float* out);
+  // Rotates the pairs (i, i + half) of one head.
+  void (*rotate)(float* head, const float* cos, const float* sin, int64_t half);
+  void (*silu_mul)(const float* gate, const float* up, int64_t count, float* out);
+  void (*store_f16)(const float* x, int64_t count, uint16_t* out);
+};
+
+extern const Kernels kAvx2Kernels;
+
+}  // namespace lowbit::cpu

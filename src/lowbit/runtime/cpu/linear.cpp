@@ -1,0 +1,199 @@
+#include "lowbit/runtime/cpu/linear.h"
+
+#include <algorithm>
+
+#include "lowbit/base/check.h"
+#include "lowbit/runtime/host_backend.h"
+
+namespace lowbit::cpu {
+
+namespace {
+
+constexpr int64_t kInt8Tokens = 64;  // of a work item: their codes stay in L2
+constexpr int64_t kF32Tokens = 96;
+constexpr int64_t kSerialWork = 1 << 14;  // multiply-adds not worth waking a thread
+
+// Memory for an input in the form a kernel wants.
+float* reserve(LinearEnvironment& environment, int64_t bytes) {
+  if (environment.buffer.bytes() < bytes) environment.buffer = allocate_host(1, bytes, DType::kU8);
+  return environment.buffer.as<float>();
+}
+
+void permute(const float* x, const std::vector<int32_t>& order, float* out) {
+  for (size_t k = 0; k < order.size(); ++k) out[k] = x[order[k]];
+}
+
+class CpuLinear : public Linear {
+ public:
+  CpuLinear(std::vector<LinearWeight> parts, std::shared_ptr<LinearEnvironment> environment)
+      : environment_(std::move(environment)), cols_(parts[0].weight.cols) {
+    for (size_t first = 0; first < parts.size();) {
+      const Layout& layout = choose_layout(parts[first], environment_->forced_layout);
+      size_t last = first + 1;
+      while (last < parts.size() && fuses(parts[first], parts[last], layout)) ++last;
+      const std::span<LinearWeight> fused(parts.data() + first, last - first);
+      pieces_.push_back({layout.name, rows_, layout.pack(fused, *environment_->pool)});
+      rows_ += pieces_.back().weight.matrix.rows;
+      for (LinearWeight& part : fused) part = LinearWeight{};
+      first = last;
+    }
+  }
+
+  void forward(const Tensor& x, Tensor& y) const override {
+    check_linear_operands(*this, x, y);
+    if (x.rows == 0) return;
+    for (const Piece& piece : pieces_) {
+      float* out = y.as<float>() + piece.first_row;
+      if (int8(piece)) {
+        forward_int8(piece.weight, x, out);
+      } else {
+        forward_f32(piece.weight, x, out);
+      }
+    }
+  }
+
+  void embed(std::span<const int32_t> ids, Tensor& out) const override;
+
+  int64_t rows() const override { return rows_; }
+  int64_t cols() const override { return cols_; }
+  int64_t bytes() const override {
+    int64_t bytes = 0;
+    for (const Piece& piece : pieces_) bytes += piece.weight.bytes();
+    return bytes;
+  }
+  std::string kernel() const override {
+    std::string name;
+    for (const Piece& piece : pieces_) {
+      name += concat(name.empty() ? "" : "+", piece.layout, "_", environment_->kernels->isa,
+                     int8(piece) ? "_int8" : "_f32");
+    }
+    return name;
+  }
+
+ private:
+  // Some neighbouring rows in one layout.
+  struct Piece {
+    const char* layout;
+    int64_t first_row;
+    PackedWeight weight;
+  };
+
+  bool fuses(const LinearWeight& a, const LinearWeight& b, const Layout& layout) const {
+    return a.weight.scheme == b.weight.scheme && a.weight.input_order == b.weight.input_order &&
+           &choose_layout(b, environment_->forced_layout) == &layout;
+  }
+  bool int8(const Piece& piece) const {
+    return environment_->int8_inputs && piece.weight.quantized();
+  }
+
+  void forward_int8(const PackedWeight& weight, const Tensor& x, float* y) const;
+  void forward_f32(const PackedWeight& weight, const Tensor& x, float* y) const;
+  template <typename Body>
+  void for_work(const PackedMatrix& matrix, int64_t tokens, int64_t token_block,
+                const Body& body) const;
+  template <typename Body>
+  void for_tokens(int64_t tokens, const Body& body) const;
+
+  std::shared_ptr<LinearEnvironment> environment_;
+  int64_t rows_ = 0;
+  int64_t cols_ = 0;
+  std::vector<Piece> pieces_;
+};
+
+// Calls body(tiles, tokens) for rectangles that cover the output.
+template <typename Body>
+void CpuLinear::for_work(const PackedMatrix& matrix, int64_t tokens, int64_t token_block,
+                         const Body& body) const {
+  ThreadPool& pool = *environment_->pool;
+  const int64_t tiles = (matrix.rows + kTileRows - 1) / kTileRows;
+  const int64_t token_blocks = (tokens + token_block - 1) / token_block;
+  // Eight turns per thread even out what else the machine does; tiles go in pairs.
+  int64_t chunk = std::clamp<int64_t>(tiles / (8 * pool.size()), 2, 64) / 2 * 2;
+  if (matrix.rows * matrix.cols * tokens < kSerialWork) chunk = tiles;
+  const int64_t chunks = (tiles + chunk - 1) / chunk;
+  pool.parallel_for(chunks * token_blocks, [&](int64_t index, int) {
+    const int64_t tile = index / token_blocks * chunk;
+    const int64_t token = index % token_blocks * token_block;
+    body(Range{tile, std::min(tiles, tile + chunk)},
+         Range{token, std::min(tokens, token + token_block)});
+  });
+}
+
+// Calls body(token), in parallel if there are many.
+template <typename Body>
+void CpuLinear::for_tokens(int64_t tokens, const Body& body) const {
+  constexpr int64_t kChunk = 8;
+  environment_->pool->parallel_for((tokens + kChunk - 1) / kChunk, [&](int64_t index, int) {
+    for (int64_t i = index * kChunk; i < std::min(tokens, (index + 1) * kChunk); ++i) body(i);
+  });
+}
+
+void CpuLinear::forward_int8(const PackedWeight& weight, const Tensor& x, float* y) const {
+  const PackedMatrix& matrix = weight.matrix;
+  const Kernels& kernels = *environment_->kernels;
+  QuantizedInput input;
+  input.blocks = matrix.blocks;
+  input.sum_cols = matrix.split_blocks ? kBlockCols / 2 : kBlockCols;
+  const int64_t cells = x.rows * matrix.blocks;
+  const int64_t ordered = weight.input_order.empty() ? 0 : x.rows * cols_;
+  float* memory = reserve(*environment_, cells * (kBlockCols + 3 * 4) + ordered * 4);
+  input.codes = reinterpret_cast<int8_t*>(memory);
+  input.scales = memory + cells * kBlockCols / 4;
+  input.sums = input.scales + cells;
+  float* permuted = input.sums + 2 * cells;
+  for_tokens(x.rows, [&](int64_t token) {
+    const float* row = x.row(token);
+    if (ordered != 0) {
+      permute(row, weight.input_order, permuted + token * cols_);
+      row = permuted + token * cols_;
+    }
+    kernels.quantize_input(row, cols_, token, input);
+  });
+  for_work(matrix, x.rows, kInt8Tokens, [&](Range tiles, Range tokens) {
+    kernels.linear_int8(matrix, input, tiles, tokens, y, rows_);
+  });
+}
+
+void CpuLinear::forward_f32(const PackedWeight& weight, const Tensor& x, float* y) const {
+  const float* input = x.as<float>();
+  if (!weight.input_order.empty()) {
+    float* permuted = reserve(*environment_, x.bytes());
+    for_tokens(x.rows, [&](int64_t token) {
+      permute(x.row(token), weight.input_order, permuted + token * cols_);
+    });
+    input = permuted;
+  }
+  for_work(weight.matrix, x.rows, kF32Tokens, [&](Range tiles, Range tokens) {
+    environment_->kernels->linear_f32(weight.matrix, input, cols_, tiles, tokens, y, rows_);
+  });
+}
+
+void CpuLinear::embed(std::span<const int32_t> ids, Tensor& out) const {
+  check_embed_operands(*this, ids, out);
+  const int64_t padded = (cols_ + kBlockCols - 1) / kBlockCols * kBlockCols;
+  constexpr int64_t kChunk = 8;
+  const int64_t count = static_cast<int64_t>(ids.size());
+  environment_->pool->parallel_for((count + kChunk - 1) / kChunk, [&](int64_t index, int) {
+    std::vector<float> tile(padded * kTileRows);
+    for (int64_t i = index * kChunk; i < std::min(count, (index + 1) * kChunk); ++i) {
+      const auto piece = std::find_if(pieces_.rbegin(), pieces_.rend(),
+                                      [&](const Piece& p) { return p.first_row <= ids[i]; });
+      const int64_t row = ids[i] - piece->first_row;
+      environment_->kernels->unpack_tile(piece->weight.matrix, row / kTileRows, tile.data());
+      const std::vector<int32_t>& order = piece->weight.input_order;
+      for (int64_t k = 0; k < cols_; ++k) {
+        out.row(i)[order.empty() ? k : order[k]] = tile[k * kTileRows + row % kTileRows];
+      }
+    }
+  });
+}
+
+}  // namespace
+
+std::unique_ptr<Linear> make_cpu_linear(std::vector<LinearWeight> parts,
+                                        std::shared_ptr<LinearEnvironment> environment) {
+  check_parts(parts);
+  return std::make_unique<CpuLinear>(std::move(parts), std::move(environment));
+}
+
+}  // namespace lowbit::cpu

@@ -1,0 +1,275 @@
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <optional>
+
+#include "lowbit/base/check.h"
+#include "lowbit/runtime/backend.h"
+#include "lowbit/runtime/cpu/isa.h"
+#include "support/random.h"
+#include "support/weights.h"
+
+namespace lowbit {
+namespace {
+
+using test::gaussian;
+using test::random_order;
+using test::random_weight;
+using test::relative_error;
+
+// Sets an environment variable for one test.
+class ScopedVariable {
+ public:
+  ScopedVariable(const char* name, const std::string& value) : name_(name) {
+    setenv(name, value.c_str(), 1);
+  }
+  ~ScopedVariable() { unsetenv(name_); }
+
+ private:
+  const char* name_;
+};
+
+struct Shape {
+  int64_t rows, cols;
+};
+constexpr Shape kShapes[] = {{1, 1},   {3, 5},     {8, 32},   {7, 40},   {16, 64},
+                             {17, 96}, {31, 100},  {65, 257}, {96, 576}, {200, 320},
+                             {33, 31}, {130, 544}, {48, 1536}};
+constexpr int64_t kTokens[] = {1, 2, 4, 6, 7, 13, 97};
+
+std::vector<QuantScheme> all_schemes() {
+  std::vector<QuantScheme> schemes = {dense_scheme(Code::kF32), dense_scheme(Code::kF16),
+                                      dense_scheme(Code::kBF16)};
+  constexpr int64_t kRow = 1 << 20;
+  for (int bits = 2; bits <= 8; ++bits) {
+    for (const int64_t group : {int64_t{16}, int64_t{32}, int64_t{64}, int64_t{128}, kRow}) {
+      for (const Zero zero : {Zero::kNone, Zero::kInt, Zero::kOffset}) {
+        schemes.push_back(int_scheme(bits, group, zero));
+      }
+    }
+  }
+  schemes.push_back({Code::kIq4Nl, 4, 1, 32, Zero::kNone});
+  schemes.push_back({Code::kIq4Nl, 4, 1, 16, Zero::kNone});
+  schemes.push_back(int_scheme(4, 24));                    // a group that no low-bit kernel has
+  schemes.push_back({Code::kInt, 8, 4, 32, Zero::kNone});  // rows that share scales
+  return schemes;
+}
+
+LinearWeight make_weight(const QuantScheme& scheme, const Shape& shape, uint64_t seed) {
+  LinearWeight linear;
+  linear.name = name_of(scheme);
+  linear.weight = random_weight(scheme, shape.rows, shape.cols, seed, seed % 2 == 0);
+  if (seed % 3 == 0) linear.weight.input_order = random_order(shape.cols, seed);
+  if (seed % 5 < 2) linear.bias = gaussian(shape.rows, seed);
+  return linear;
+}
+
+std::vector<float> multiply(Backend& backend, const Linear& linear, const std::vector<float>& x,
+                            int64_t tokens) {
+  Tensor input = backend.allocate(tokens, linear.cols());
+  Tensor output = backend.allocate(tokens, linear.rows());
+  std::copy_n(x.begin(), input.size(), input.as<float>());
+  linear.forward(input, output);
+  std::vector<float> y(output.size());
+  backend.copy_to_host(output, y);
+  return y;
+}
+
+struct Candidate {
+  std::string name;
+  std::unique_ptr<Backend> backend;
+  double bound;
+};
+
+// Every way of the cpu backend with its bound on the relative error.
+std::vector<Candidate> candidates() {
+  std::vector<Candidate> all;
+  for (const std::string& isa : cpu::available_isas()) {
+    const ScopedVariable forced("LOWBIT_CPU_ISA", isa);
+    all.push_back({isa + " f32", make_backend("cpu", {1, Activations::kF32}), 1e-5});
+    all.push_back({isa + " int8", make_backend("cpu", {2, Activations::kInt8}), 1.5e-2});
+  }
+  return all;
+}
+
+class LinearMatrix : public ::testing::TestWithParam<QuantScheme> {};
+
+TEST_P(LinearMatrix, AgreesWithTheReference) {
+  const std::vector<Candidate> all = candidates();
+  const std::unique_ptr<Backend> ref = make_backend("ref", {1, Activations::kF32});
+  uint64_t seed = 0;
+  for (const Shape& shape : kShapes) {
+    ++seed;
+    const auto expected_linear = ref->make_linear({make_weight(GetParam(), shape, seed)});
+    const std::vector<float> x = gaussian(97 * shape.cols, seed + 100);
+    const std::vector<float> expected = multiply(*ref, *expected_linear, x, 97);
+    for (const Candidate& candidate : all) {
+      const auto linear = candidate.backend->make_linear({make_weight(GetParam(), shape, seed)});
+      // Too few products to average the rounding of activations out.
+      const double slack = shape.rows * shape.cols < 1000 ? 3 : 1;
+      EXPECT_LT(relative_error(multiply(*candidate.backend, *linear, x, 97), expected),
+                candidate.bound * slack)
+          << candidate.name << " " << linear->kernel() << " " << shape.rows << " x " << shape.cols;
+    }
+  }
+}
+
+TEST_P(LinearMatrix, GivesATokenTheSameBitsInAnyBatchOnAnyThreads) {
+  uint64_t seed = 20;
+  for (const Shape& shape : kShapes) {
+    ++seed;
+    const std::vector<float> x = gaussian(97 * shape.cols, seed);
+    for (const Activations activations : {Activations::kF32, Activations::kInt8}) {
+      std::vector<float> whole;
+      for (const int threads : {1, 2}) {
+        const auto backend = make_backend("cpu", {threads, activations});
+        const auto linear = backend->make_linear({make_weight(GetParam(), shape, seed)});
+        if (whole.empty()) whole = multiply(*backend, *linear, x, 97);
+        for (const int64_t tokens : kTokens) {
+          const std::vector<float> y = multiply(*backend, *linear, x, tokens);
+          ASSERT_TRUE(std::equal(y.begin(), y.end(), whole.begin()))
+              << linear->kernel() << " " << shape.rows << " x " << shape.cols << ", " << tokens
+              << " tokens, " << threads << " threads";
+        }
+      }
+    }
+  }
+}
+
+TEST_P(LinearMatrix, EmbedsExactly) {
+  const auto backend = make_backend("cpu");
+  uint64_t seed = 40;
+  for (const Shape& shape : kShapes) {
+    const LinearWeight weight = make_weight(GetParam(), shape, ++seed);
+    const std::vector<float> dense = dequantize(weight.weight);
+    const auto linear = backend->make_linear({weight});
+    std::vector<int32_t> ids;
+    for (int64_t row = shape.rows - 1; row >= 0; --row) ids.push_back(static_cast<int32_t>(row));
+    Tensor out = backend->allocate(shape.rows, shape.cols);
+    linear->embed(ids, out);
+    for (const int32_t id : ids) {
+      const float* row = out.row(shape.rows - 1 - id);
+      ASSERT_TRUE(std::equal(row, row + shape.cols, dense.begin() + id * shape.cols))
+          << linear->kernel() << " row " << id;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Schemes, LinearMatrix, ::testing::ValuesIn(all_schemes()),
+                         [](const auto& info) {
+                           const QuantScheme& s = info.param;
+                           return name_of(s) + (s.group_rows > 1 ? "_rows" : "");
+                         });
+
+TEST(Linear, PartsOfSeveralSchemesMakeOneLayer) {
+  const auto parts = [] {
+    std::vector<LinearWeight> parts;
+    parts.push_back(make_weight(int_scheme(4, 32, Zero::kOffset), {20, 96}, 1));
+    parts.push_back(make_weight(int_scheme(4, 32, Zero::kOffset), {13, 96}, 2));
+    parts.push_back(make_weight(int_scheme(6, 16), {9, 96}, 6));
+    parts.push_back(make_weight(dense_scheme(Code::kBF16), {5, 96}, 4));
+    return parts;
+  };
+  const auto ref = make_backend("ref");
+  const auto expected_linear = ref->make_linear(parts());
+  const std::vector<float> x = gaussian(5 * 96, 9);
+  const std::vector<float> expected = multiply(*ref, *expected_linear, x, 5);
+  for (const Candidate& candidate : candidates()) {
+    const auto linear = candidate.backend->make_linear(parts());
+    EXPECT_EQ(linear->rows(), 47);
+    EXPECT_LT(relative_error(multiply(*candidate.backend, *linear, x, 5), expected),
+              candidate.bound)
+        << linear->kernel();
+    const int32_t ids[] = {0, 19, 20, 32, 33, 41, 42, 46};
+    Tensor out = candidate.backend->allocate(8, 96), expected_out = ref->allocate(8, 96);
+    linear->embed(ids, out);
+    expected_linear->embed(ids, expected_out);
+    EXPECT_TRUE(std::equal(out.row(0), out.row(0) + out.size(), expected_out.row(0)));
+  }
+}
+
+TEST(Linear, KeepsFourBitWeightsCompact) {
+  const auto backend = make_backend("cpu");
+  const auto bits = [&](const QuantScheme& scheme) {
+    const auto linear = backend->make_linear({{"w", random_weight(scheme, 64, 576, 1), {}}});
+    return double(linear->bytes()) * 8 / (64 * 576);
+  };
+  EXPECT_EQ(bits(int_scheme(4, 32, Zero::kOffset)), 5.0);  // Q4_1
+  EXPECT_EQ(bits(int_scheme(4, 32)), 4.5);                 // Q4_0
+  EXPECT_EQ(bits(int_scheme(8, 32)), 8.5);                 // Q8_0
+  EXPECT_EQ(bits(dense_scheme(Code::kF16)), 16.0);
+}
+
+TEST(Linear, AForcedLayoutIsTheOneThatRuns) {
+  const auto ref = make_backend("ref");
+  const std::vector<float> x = gaussian(3 * 96, 9);
+  const auto weight = [] { return make_weight(int_scheme(4, 32), {24, 96}, 7); };
+  const auto expected = multiply(*ref, *ref->make_linear({weight()}), x, 3);
+  for (const std::string layout : {"q4", "q8", "f32"}) {
+    const ScopedVariable forced("LOWBIT_LINEAR", layout);
+    for (const Candidate& candidate : candidates()) {
+      const auto linear = candidate.backend->make_linear({weight()});
+      EXPECT_EQ(linear->kernel().rfind(layout + "_", 0), 0u) << linear->kernel();
+      EXPECT_LT(relative_error(multiply(*candidate.backend, *linear, x, 3), expected),
+                candidate.bound);
+    }
+  }
+  const ScopedVariable impossible("LOWBIT_LINEAR", "bf16");
+  EXPECT_THROW(make_backend("cpu")->make_linear({weight()}), Error);
+  const ScopedVariable unknown("LOWBIT_LINEAR", "q3");
+  EXPECT_THROW(make_backend("cpu")->make_linear({weight()}), Error);
+}
+
+TEST(Linear, AWeightThatIsExactInHalvesStaysInHalves) {
+  QTensor weight = random_weight(int_scheme(4, 24), 8, 48, 3);
+  for (float& scale : weight.scales) scale = 0.125f;
+  EXPECT_EQ(make_backend("cpu")->make_linear({{"w", weight, {}}})->kernel().substr(0, 4), "f16_");
+}
+
+TEST(Linear, RefusesOperandsThatDoNotFit) {
+  for (const std::string& name : backend_names()) {
+    const auto backend = make_backend(name);
+    const auto weight = [](int64_t rows, int64_t cols) {
+      return LinearWeight{"w", random_weight(int_scheme(4, 32), rows, cols, 1), {}};
+    };
+    EXPECT_THROW(backend->make_linear({}), Error);
+    EXPECT_THROW(backend->make_linear({weight(8, 32), weight(8, 64)}), Error);
+    LinearWeight short_bias = weight(8, 32);
+    short_bias.bias.resize(7);
+    EXPECT_THROW(backend->make_linear({short_bias}), Error);
+    const auto linear = backend->make_linear({weight(8, 32)});
+    Tensor x = backend->allocate(2, 31), y = backend->allocate(2, 8);
+    EXPECT_THROW(linear->forward(x, y), Error);
+    Tensor rows = backend->allocate(1, 32);
+    for (const int32_t id : {-1, 8, INT32_MAX, INT32_MIN}) {
+      EXPECT_THROW(linear->embed(std::vector<int32_t>{id}, rows), Error);
+    }
+  }
+}
+
+TEST(CpuIsa, TheForcedOneIsTheOneThatRuns) {
+  for (const std::string& isa : cpu::available_isas()) {
+    const ScopedVariable forced("LOWBIT_CPU_ISA", isa);
+    const auto backend = make_backend("cpu");
+    EXPECT_NE(backend->description().find("cpu " + isa), std::string::npos);
+    const auto linear =
+        backend->make_linear({make_weight(int_scheme(4, 32, Zero::kOffset), {8, 32}, 1)});
+    EXPECT_EQ(linear->kernel(), "q4_" + isa + "_int8");
+  }
+}
+
+TEST(CpuIsa, OneThatIsMissingIsAnErrorThatListsTheOthers) {
+  const ScopedVariable forced("LOWBIT_CPU_ISA", "avx1024");
+  try {
+    make_backend("cpu");
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kUnsupported);
+    for (const std::string& isa : cpu::available_isas()) {
+      EXPECT_NE(std::string(error.what()).find(isa), std::string::npos) << error.what();
+    }
+  }
+}
+
+}  // namespace
+}  // namespace lowbit
