@@ -254,10 +254,16 @@ void write_sentencepiece(Writer& writer) {
     if (found != writer.ids.end()) writer.types[found->second] = kByte;
   }
   std::vector<double> scores = scores_from_merges(spec.vocab, spec.merges);
-  scores.resize(writer.tokens.size(), 0.0);
+  std::vector<bool> mergeable(spec.vocab.size());
   for (size_t id = 0; id < scores.size(); ++id) {
-    if (writer.types[id] != kNormal) scores[id] = 0;
+    mergeable[id] = writer.types[id] == kNormal;
+    if (!mergeable[id]) scores[id] = 0;
   }
+  LOWBIT_CHECK_KIND(merges_from_scores(spec.vocab, scores, mergeable, "GGUF") == spec.merges,
+                    ErrorKind::kUnsupported,
+                    "GGUF holds SentencePiece tokenizers as scores, which cannot express the "
+                    "order of this tokenizer's merges");
+  scores.resize(writer.tokens.size(), 0.0);
   writer.put("ggml.model", gguf_string("llama"));
   writer.put("ggml.pre", gguf_string("default"));
   writer.put("ggml.tokens", gguf_strings(writer.tokens));

@@ -84,14 +84,26 @@ std::vector<double> scores_from_merges(
     const std::vector<std::string>& vocab,
     const std::vector<std::pair<std::string, std::string>>& merges) {
   const StringIndex index = index_of(vocab, std::vector<bool>(vocab.size(), true));
+  std::vector<int32_t> made;  // by rank
+  std::vector<size_t> last(vocab.size());
+  made.reserve(merges.size());
+  for (const auto& [left, right] : merges) {
+    made.push_back(index.find(left + right));
+    if (made.back() >= 0) last[made.back()] = made.size() - 1;
+  }
+  // Pieces whose merges are mixed had one score: their merges were ordered by length only.
   std::vector<double> scores(vocab.size(), 1);  // 1: none yet
   double next = 0;
-  for (const auto& [left, right] : merges) {
-    const int32_t id = index.find(left + right);
-    if (id >= 0 && scores[id] > 0) scores[id] = next--;
+  size_t group_end = 0;
+  for (size_t rank = 0; rank < made.size(); ++rank) {
+    const int32_t id = made[rank];
+    if (id < 0 || scores[id] <= 0) continue;
+    if (rank > group_end) --next;
+    scores[id] = next;
+    group_end = std::max(group_end, last[id]);
   }
   for (double& score : scores) {
-    if (score > 0) score = next--;
+    if (score > 0) score = --next;
   }
   return scores;
 }

@@ -14,8 +14,8 @@ std::vector<std::pair<std::string, std::string>> merges_from_scores(
     const std::vector<std::string>& vocab, const std::vector<double>& scores,
     const std::vector<bool>& mergeable, const std::string& origin);
 
-// Scores that give the merges back: -0, -1, -2 ... by the first merge that makes a piece, lower
-// still for pieces that no merge makes.
+// Scores that give the merges back if they came from scores: 0, -1, -2 ... by the first merge that
+// makes a piece, lower still for pieces that no merge makes.
 std::vector<double> scores_from_merges(
     const std::vector<std::string>& vocab,
     const std::vector<std::pair<std::string, std::string>>& merges);

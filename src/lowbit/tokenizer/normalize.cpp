@@ -96,6 +96,8 @@ class Lowercase final : public Step {
       const char32_t code = next_character(at);
       if (code == 0x130) {
         out += "i\xCC\x87";  // the one character whose lower case is two
+      } else if (const char32_t newer = newer_lowercase(code)) {
+        append_utf8(newer, out);
       } else {
         append_utf8(static_cast<char32_t>(utf8proc_tolower(static_cast<int32_t>(code))), out);
       }
@@ -136,9 +138,13 @@ class UnicodeForm final : public Step {
     codes.reserve(text.size() + 32);
     utf8proc_int32_t buffer[64];
     for (const char* at = text.data(); at < text.data() + text.size();) {
+      const auto code = static_cast<utf8proc_int32_t>(next_character(at));
+      if (keeps_composed(static_cast<char32_t>(code))) {
+        codes.push_back(code);
+        continue;
+      }
       int boundary = 0;
-      const auto count = utf8proc_decompose_char(static_cast<utf8proc_int32_t>(next_character(at)),
-                                                 buffer, 64, options, &boundary);
+      const auto count = utf8proc_decompose_char(code, buffer, 64, options, &boundary);
       LOWBIT_CHECK_KIND(count >= 0 && count <= 64, ErrorKind::kUnsupported,
                         "normalizing text: ", utf8proc_errmsg(count));
       codes.insert(codes.end(), buffer, buffer + count);

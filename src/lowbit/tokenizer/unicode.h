@@ -18,4 +18,9 @@ enum CharacterClass : uint8_t {
 // The CharacterClass bits of all 0x110000 code points, indexed by code point.
 const uint8_t* character_classes();
 
+// Where the Unicode version of its normalizers and of its case mapping is not utf8proc's: a
+// character that it does not decompose, and a lower case that utf8proc does not know (0: no).
+bool keeps_composed(char32_t code);
+char32_t newer_lowercase(char32_t code);
+
 }  // namespace lowbit
