@@ -45,6 +45,8 @@ constexpr uint32_t kRegexMatchSteps = 1'000'000;
 constexpr uint32_t kRegexHeapKib = 65'536;
 constexpr int kRegexSeconds = 10;  // one text through one regular expression
 
+constexpr size_t kQuantStateBytes = 65'536;  // a JSON text inside a tensor (bitsandbytes)
+
 constexpr size_t kJournalBytes = 256 * kMiB;  // of an unfinished quantize run
 
 constexpr uint64_t kTemplateSteps = 4'000'000;  // of one rendering: expressions, 256 bytes, ...

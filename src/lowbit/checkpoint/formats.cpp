@@ -1,8 +1,13 @@
 #include "lowbit/checkpoint/formats.h"
 
 #include "lowbit/base/check.h"
-#include "lowbit/checkpoint/formats/compressed_tensors.h"
+#include "lowbit/checkpoint/formats/auto_round.h"
+#include "lowbit/checkpoint/formats/awq.h"
+#include "lowbit/checkpoint/formats/bitsandbytes.h"
+#include "lowbit/checkpoint/formats/compressed_floats.h"
+#include "lowbit/checkpoint/formats/fp8.h"
 #include "lowbit/checkpoint/formats/gptq.h"
+#include "lowbit/checkpoint/formats/hqq.h"
 #include "lowbit/checkpoint/formats/safetensors_format.h"
 
 namespace lowbit {
@@ -10,9 +15,8 @@ namespace lowbit {
 std::span<const CheckpointFormat> checkpoint_formats() {
   // To add a format: its file in formats/, and its row here.
   static const CheckpointFormat formats[] = {
-      kGptqFormat,
-      kCompressedTensorsFormat,
-      kSafetensorsFormat,
+      kGptqFormat,         kAwqFormat, kAutoRoundFormat, kAutoRoundAwqFormat, kCompressedFormat,
+      kBitsandbytesFormat, kFp8Format, kHqqFormat,       kSafetensorsFormat,
   };
   return formats;
 }

@@ -143,6 +143,9 @@ class HfCheckpoint final : public Checkpoint {
     for (const auto& [name, file] : source_.tensors()) {
       const auto [module, leaf] = split_name(name);
       if (leaf == "inv_freq") continue;  // old files hold what the config says
+      // "<module>.weight.absmax": bitsandbytes' parts of a weight.
+      const size_t part = name.find(".weight.");
+      if (part != std::string::npos && format_.quantized(source_, name.substr(0, part))) continue;
       if (leaf != "bias" && format_.quantized(source_, module)) {
         if (done.insert(module).second) tensors_.push_back(quantized_info(module));
         continue;

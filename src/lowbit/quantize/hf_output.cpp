@@ -20,13 +20,18 @@ class HfOutput final : public Output {
         quantizes_(job.options.bits < 16),
         format_(checkpoint_format(parse_format(job.options.format).name)),
         dense_(row_encoder(parse_format(job.options.format).type == "bf16" ? "BF16" : "F16")) {
-    if (quantizes_) quantizer_ = quantize_method(job.options.method).make();
+    if (!quantizes_) return;
+    const QuantizeMethod& method = quantize_method(job.options.method);
+    quantizer_ = method.make();
+    request_ = method.scheme({job.options.bits, job.options.group_size, job.options.symmetric});
+    LOWBIT_CHECK(format_.write != nullptr, "lowbit reads --format ", format_.name,
+                 " but does not write it");
   }
 
   void check() const override {
     hf_config(job_.checkpoint, job_.config, dense_.type);
     if (!quantizes_) return;
-    check_group_size(job_.plan, job_.options.group_size);
+    if (request_.code == Code::kInt) check_group_size(job_.plan, request_.group_size);
     for (const PlanUnit& unit : job_.plan.units) {
       for (const PlanItem& item : unit.items) {
         if (item.quantize) check_holds(item);
@@ -67,21 +72,23 @@ class HfOutput final : public Output {
   }
 
  private:
-  QuantScheme scheme(const PlanItem& item) const {
-    const int64_t size = job_.options.group_size;
-    return int_scheme(job_.options.bits, size > 0 ? size : item.cols,
-                      job_.options.symmetric ? Zero::kNone : Zero::kInt);
-  }
-
   // Asks the format itself, with a small weight whose rows leave the same remainders.
   void check_holds(const PlanItem& item) const {
+    const int64_t rows = std::min<int64_t>(item.rows, 256 + item.rows % 256);
+    if (request_.code != Code::kInt) {
+      const std::vector<float> zeros(static_cast<size_t>(rows * item.cols));
+      format_.write(item.name, quantizer_->quantize({item.name, rows, item.cols, zeros, &job_.pool},
+                                                    request_));
+      return;
+    }
     QTensor weight;
-    weight.scheme = scheme(item);
-    weight.rows = std::min<int64_t>(item.rows, 256 + item.rows % 256);
+    weight.scheme = for_shape(request_, rows, item.cols);
+    weight.rows = rows;
     weight.cols = item.cols;
     weight.codes = Bytes::own(std::vector<uint8_t>(weight.rows * weight.row_bytes()));
     weight.scales.assign(weight.rows * weight.groups(), 1.f);
-    if (!job_.options.symmetric) weight.zeros.assign(weight.scales.size(), 1);
+    if (request_.zero == Zero::kInt) weight.zeros.assign(weight.scales.size(), 1);
+    if (request_.zero == Zero::kOffset) weight.offsets.assign(weight.scales.size(), -1.f);
     format_.write(item.name, weight);
   }
 
@@ -91,7 +98,8 @@ class HfOutput final : public Output {
       dequantize_row(weight.weight, row, values.data() + row * item.cols);
     });
     const QTensor quantized =
-        quantizer_->quantize({item.name, item.rows, item.cols, values, &job_.pool}, scheme(item));
+        quantizer_->quantize({item.name, item.rows, item.cols, values, &job_.pool},
+                             for_shape(request_, item.rows, item.cols));
     const uint64_t begin = part.offset();
     for (const StoredTensor& tensor : format_.write(item.name, quantized)) part.add(tensor);
     part.count_linear(item.rows * item.cols, begin);
@@ -140,10 +148,7 @@ class HfOutput final : public Output {
   void write_configs(const fs::path& result) const {
     Json config = hf_config(job_.checkpoint, job_.config, dense_.type);
     if (quantizes_) {
-      QuantScheme scheme =
-          int_scheme(job_.options.bits, std::max<int64_t>(job_.options.group_size, 0),
-                     job_.options.symmetric ? Zero::kNone : Zero::kInt);
-      const Json description = format_.quantization_config(scheme, job_.plan.skipped);
+      const Json description = format_.quantization_config(request_, job_.plan.skipped);
       config["quantization_config"] = description;
       if (description["quant_method"] == "gptq") {
         write_file_atomic(result / "quantize_config.json", dump_json(description, 2) + "\n");
@@ -158,6 +163,7 @@ class HfOutput final : public Output {
   const CheckpointFormat& format_;
   const RowEncoder& dense_;
   std::unique_ptr<Quantizer> quantizer_;
+  QuantScheme request_;  // group_rows and group_size may be 0: see for_shape()
 };
 
 }  // namespace

@@ -1,6 +1,9 @@
 #include <cmath>
 
 #include "lowbit/base/check.h"
+#include "lowbit/quantize/block_codes.h"
+#include "lowbit/quantize/float_codes.h"
+#include "lowbit/quantize/hqq.h"
 #include "lowbit/quantize/quantizer.h"
 #include "lowbit/quantize/rtn.h"
 
@@ -13,8 +16,59 @@ std::unique_ptr<Quantizer> make() {
   return std::make_unique<Method>();
 }
 
+int64_t group_size(const SchemeRequest& request) {
+  return request.group_size > 0 ? request.group_size : 0;
+}
+
+QuantScheme integers(const SchemeRequest& request) {
+  return int_scheme(request.bits, group_size(request),
+                    request.symmetric ? Zero::kNone : Zero::kInt);
+}
+
+QuantScheme float_zeros(const SchemeRequest& request) {
+  return int_scheme(request.bits, group_size(request), Zero::kOffset);
+}
+
+// A scheme that leaves nothing to choose.
+template <QuantScheme (*kScheme)()>
+QuantScheme fixed(const SchemeRequest&) {
+  return kScheme();
+}
+
+template <Code kCode, ScaleForm kForm>
+QuantScheme blocks_of_64() {
+  return table_scheme(kCode, 64, kForm);
+}
+template <int kRows, int64_t kCols>
+QuantScheme fp8() {
+  return fp8_scheme(kRows, kCols);
+}
+QuantScheme mxfp8() { return fp8_scheme(1, 32, ScaleForm::kE8M0); }
+QuantScheme mxfp4() { return table_scheme(Code::kE2M1, 32, ScaleForm::kE8M0); }
+QuantScheme nvfp4() { return table_scheme(Code::kE2M1, 16, ScaleForm::kE4M3); }
+QuantScheme int8() { return int_scheme(8, 0); }
+
+constexpr ScaleForm kPlain = ScaleForm::kFloat, kNested = ScaleForm::kNested;
+
 constexpr QuantizeMethod kMethods[] = {
-    {"rtn", "round to nearest: no data needed, seconds", make<Rtn>},
+    {"rtn", "round to nearest: no data needed, seconds", make<Rtn>, integers},
+    {"hqq", "half-quadratic: float zero points fitted to the weights, no data", make<Hqq>,
+     float_zeros},
+    {"nf4", "bitsandbytes' NormalFloat in blocks of 64", make<BlockCodes>,
+     fixed<blocks_of_64<Code::kNf4, kPlain>>},
+    {"nf4-double", "nf4 with its scales in 8 bits", make<BlockCodes>,
+     fixed<blocks_of_64<Code::kNf4, kNested>>},
+    {"fp4", "bitsandbytes' FP4 in blocks of 64", make<BlockCodes>,
+     fixed<blocks_of_64<Code::kFp4, kPlain>>},
+    {"fp4-double", "fp4 with its scales in 8 bits", make<BlockCodes>,
+     fixed<blocks_of_64<Code::kFp4, kNested>>},
+    {"int8", "LLM.int8()'s weights: 8 bits, one scale a row", make<Int8Rows>, fixed<int8>},
+    {"fp8", "8-bit floats (E4M3), one scale a row", make<FloatCodes>, fixed<fp8<1, 0>>},
+    {"fp8-tensor", "8-bit floats, one scale a matrix", make<FloatCodes>, fixed<fp8<0, 0>>},
+    {"fp8-block", "8-bit floats, a scale for 128 x 128", make<FloatCodes>, fixed<fp8<128, 128>>},
+    {"mxfp8", "8-bit floats, a power of two for 32", make<FloatCodes>, fixed<mxfp8>},
+    {"mxfp4", "4-bit floats (E2M1), a power of two for 32", make<FloatCodes>, fixed<mxfp4>},
+    {"nvfp4", "4-bit floats, an 8-bit float scale for 16", make<FloatCodes>, fixed<nvfp4>},
 };
 
 }  // namespace

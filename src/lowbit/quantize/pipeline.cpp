@@ -48,7 +48,9 @@ void choose_gguf_type(const std::string& type, QuantizeOptions& options) {
 // Everything decided: what the output, the fingerprint and the model card see.
 QuantizeOptions resolve(QuantizeOptions options) {
   const FormatName format = parse_format(options.format);
-  quantize_method(options.method);
+  const QuantizeMethod& method = quantize_method(options.method);
+  LOWBIT_CHECK(options.method == "rtn" || (format.name != "gguf" && format.name != "safetensors"),
+               "--format ", format.name, " is made by --method rtn only, not ", options.method);
   LOWBIT_CHECK(options.bits >= 2 && options.bits <= 8, "--bits ", options.bits,
                " is not possible; 2 to 8 are");
   const int64_t size = options.group_size;
@@ -65,6 +67,11 @@ QuantizeOptions resolve(QuantizeOptions options) {
     LOWBIT_CHECK(format.type.empty(), "--format ", format.name, " has no types such as ",
                  format.type);
     if (size == 0) options.group_size = 64;
+    // Some methods decide for themselves: the model card should say what they do.
+    const QuantScheme scheme = method.scheme({options.bits, options.group_size, options.symmetric});
+    options.bits = scheme.bits;
+    options.group_size = scheme.group_size > 0 ? scheme.group_size : -1;
+    options.symmetric = scheme.zero == Zero::kNone;
   }
   return options;
 }

@@ -22,17 +22,25 @@ struct LinearJob {
 class Quantizer {
  public:
   virtual ~Quantizer() = default;
-  // A weight of exactly this scheme (Code::kInt, one row per group, zero kNone or kInt). Scales are
-  // values that fp16 holds, since that is what formats store. Throws kInvalidArgument naming the
-  // job if a weight is not finite (with row and column), a scale overflows fp16, or the group size
-  // does not divide the columns.
+  // A weight of exactly this scheme, for_shape() of the job (nf4 and fp4: see block_codes.h), which
+  // must be one that the method makes. Scales are values that the scheme's formats hold: fp16 for
+  // integer codes. Throws kInvalidArgument naming the job if a weight is not finite (with row and
+  // column), a scale overflows, or the group size does not divide the columns.
   virtual QTensor quantize(const LinearJob& job, const QuantScheme& scheme) const = 0;
+};
+
+// What the user may choose; a method with a grid of its own ignores what it decides itself.
+struct SchemeRequest {
+  int bits = 4;
+  int64_t group_size = 64;  // 0 or less: one group per row
+  bool symmetric = true;
 };
 
 struct QuantizeMethod {
   const char* name;  // --method
   const char* description;
   std::unique_ptr<Quantizer> (*make)();
+  QuantScheme (*scheme)(const SchemeRequest& request);  // see for_shape()
 };
 std::span<const QuantizeMethod> quantize_methods();
 // Throws kInvalidArgument listing the names there are.

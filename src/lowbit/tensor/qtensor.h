@@ -22,16 +22,31 @@ struct Bytes {
   }
 };
 
+// ScaleForm::kNested: how the scales are stored, kept to write them again exactly.
+//   scale of codes[i] = table[codes[i]] * absmax[i / block] + offset
+struct NestedScales {
+  std::vector<uint8_t> codes;  // one for each `span` weights, in row-major order
+  std::vector<float> absmax;   // [ceil(codes / block)]
+  std::vector<float> table;    // [256]
+  float offset = 0;
+  int64_t block = 256;
+  int64_t span = 64;
+
+  float scale(int64_t code) const { return table[codes[code]] * absmax[code / block] + offset; }
+};
+
 // Weight [rows][cols] of y = x * W^T: rows are outputs, cols are inputs. Every row of codes starts
 // on a byte: row n is codes.data + n * row_bytes().
 struct QTensor {
   QuantScheme scheme;
   int64_t rows = 0;
   int64_t cols = 0;
-  Bytes codes;                       // [rows][row_bytes()]
-  std::vector<float> scales;         // [scale_rows()][groups()]; empty if dense
-  std::vector<uint8_t> zeros;        // Zero::kInt: same shape as scales
-  std::vector<float> offsets;        // Zero::kOffset: same shape as scales
+  Bytes codes;                 // [rows][row_bytes()]
+  std::vector<float> scales;   // [scale_rows()][groups()]; empty if dense
+  std::vector<uint8_t> zeros;  // Zero::kInt: same shape as scales
+  std::vector<float> offsets;  // Zero::kOffset: same shape as scales
+  float global_scale = 1;      // ScaleForm::kE4M3: scales are e4m3 values divided by this
+  std::shared_ptr<const NestedScales> nested;  // ScaleForm::kNested only
   std::vector<int32_t> input_order;  // empty, or [cols]: column k multiplies input input_order[k]
 
   int64_t row_bytes() const { return (cols * scheme.bits + 7) / 8; }
@@ -39,12 +54,13 @@ struct QTensor {
     return scheme.group_size == 0 ? 0 : (cols + scheme.group_size - 1) / scheme.group_size;
   }
   int64_t scale_rows() const { return (rows + scheme.group_rows - 1) / scheme.group_rows; }
-  // Bytes of codes, scales (as fp16) and zeros: what the weight costs in a file or in memory.
+  // Bytes of codes, scales (fp16, or in 8 bits if their form allows) and zeros: what the weight
+  // costs in a file.
   int64_t stored_bytes() const;
 };
 
 // Throws kCorruptFile naming `name` if sizes do not fit the scheme, a scale or offset is not
-// finite, or input_order is not a permutation.
+// finite or of the scheme's form, a code is NaN, or input_order is not a permutation.
 void validate(const QTensor& weight, const std::string& name);
 
 // Row `row` as fp32, in the order of the inputs (input_order undone). out: [cols].

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "lowbit/base/check.h"
+#include "lowbit/base/limits.h"
 #include "lowbit/tensor/dtype.h"
 #include "lowbit/tensor/packing.h"
 
@@ -83,6 +84,37 @@ StoredTensor stored_halfs(std::string name, std::vector<int64_t> shape,
                  "hold ", values[i]);
   }
   return {std::move(name), "F16", std::move(shape), bytes_of(halfs)};
+}
+
+StoredTensor stored_floats(std::string name, std::vector<int64_t> shape,
+                           const std::vector<float>& values) {
+  return {std::move(name), "F32", std::move(shape), bytes_of(values)};
+}
+
+StoredTensor stored_bytes(std::string name, std::string dtype, std::vector<int64_t> shape,
+                          std::vector<uint8_t> bytes) {
+  return {std::move(name), std::move(dtype), std::move(shape), Bytes::own(std::move(bytes))};
+}
+
+std::vector<uint8_t> bytes_of(const StoredTensor& tensor) {
+  return {tensor.bytes.data, tensor.bytes.data + tensor.bytes.size};
+}
+
+std::string lower_case(std::string text) {
+  for (char& c : text) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+  return text;
+}
+
+bool has_method(const Json& config, const std::string& method) {
+  if (!config.is_object()) return false;
+  const auto it = config.find("quant_method");
+  return it != config.end() && it->is_string() && lower_case(it->get<std::string>()) == method;
+}
+
+void expect_extents(const std::string& name, int64_t rows, int64_t cols) {
+  LOWBIT_CHECK_KIND(
+      rows > 0 && rows <= limits::kVocabSize && cols > 0 && cols <= limits::kDimension,
+      ErrorKind::kCorruptFile, name, " says ", rows, " x ", cols);
 }
 
 std::vector<int32_t> order_of_groups(const std::vector<int32_t>& index, int64_t group_size,

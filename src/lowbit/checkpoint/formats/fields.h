@@ -28,6 +28,21 @@ StoredTensor stored_int32s(std::string name, std::vector<int64_t> shape,
 StoredTensor stored_halfs(std::string name, std::vector<int64_t> shape,
                           const std::vector<float>& values);
 
+StoredTensor stored_floats(std::string name, std::vector<int64_t> shape,
+                           const std::vector<float>& values);
+// Bytes as they are: U8, I8, F8_E4M3.
+StoredTensor stored_bytes(std::string name, std::string dtype, std::vector<int64_t> shape,
+                          std::vector<uint8_t> bytes);
+std::vector<uint8_t> bytes_of(const StoredTensor& tensor);
+
+// Whether the description's quant_method is this, in any case of letters.
+bool has_method(const Json& quantization_config, const std::string& method);
+std::string lower_case(std::string text);
+
+// A weight's extents as a format states them. Throws kCorruptFile naming `name` if they are not
+// positive or over limits::kVocabSize x limits::kDimension.
+void expect_extents(const std::string& name, int64_t rows, int64_t cols);
+
 constexpr int64_t words_for(int64_t fields, int bits) { return (fields * bits + 31) / 32; }
 
 // The order that sorts columns by group, for a checkpoint whose column k is in group index[k].

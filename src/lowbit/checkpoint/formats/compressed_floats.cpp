@@ -1,0 +1,302 @@
+#include "lowbit/checkpoint/formats/compressed_floats.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "lowbit/base/check.h"
+#include "lowbit/checkpoint/formats/compressed_tensors.h"
+#include "lowbit/checkpoint/formats/fields.h"
+#include "lowbit/checkpoint/formats/fp8.h"
+#include "lowbit/tensor/codebook.h"
+
+namespace lowbit {
+
+namespace {
+
+constexpr const char* kConfig = "quantization_config";
+constexpr const char* kFloatTypes = "F32 BF16 F16";
+
+enum class Kind { kPacked, kInt8, kFp8, kMxFp8, kMxFp4, kNvFp4 };
+
+std::string dtype_of(const TensorSource& source, const std::string& name) {
+  return source.contains(name) ? source.tensor(name).dtype : "";
+}
+
+Kind kind_of(const TensorSource& source, const std::string& module) {
+  const std::string packed = dtype_of(source, module + ".weight_packed");
+  const std::string plain = dtype_of(source, module + ".weight");
+  const std::string scale = dtype_of(source, module + ".weight_scale");
+  if (packed == "U8") return scale == "U8" || scale == "F8_E8M0" ? Kind::kMxFp4 : Kind::kNvFp4;
+  if (plain == "I8") return Kind::kInt8;
+  if (plain == "F8_E4M3") return scale == "U8" || scale == "F8_E8M0" ? Kind::kMxFp8 : Kind::kFp8;
+  return Kind::kPacked;
+}
+
+void check_plain(const Json& config, const std::string& module) {
+  const auto sparsity = config.find("sparsity_config");
+  const std::string sparse = sparsity != config.end() && sparsity->is_object()
+                                 ? json_string(*sparsity, "format", "dense", kConfig)
+                                 : "dense";
+  LOWBIT_CHECK_KIND(sparse == "dense", ErrorKind::kUnsupported, module,
+                    ": compressed-tensors with sparsity ", sparse);
+  const auto transform = config.find("transform_config");
+  const bool rotated = transform != config.end() && transform->is_object() &&
+                       transform->contains("config_groups") &&
+                       !(*transform)["config_groups"].empty();
+  LOWBIT_CHECK_KIND(!rotated, ErrorKind::kUnsupported, module,
+                    ": compressed-tensors with weight transforms");
+}
+
+// A matrix's groups from the shape of its scales.
+void group_columns(const StoredTensor& scale, QTensor& weight) {
+  const std::vector<int64_t>& shape = scale.shape;
+  if (shape.empty() || shape == std::vector<int64_t>{1}) {
+    weight.scheme.group_rows = static_cast<int>(weight.rows);
+    weight.scheme.group_size = weight.cols;
+    return;
+  }
+  LOWBIT_CHECK_KIND(
+      shape.size() == 2 && shape[0] == weight.rows && shape[1] > 0 && weight.cols % shape[1] == 0,
+      ErrorKind::kCorruptFile, scale.name, " has shape ", shape_text(shape), ", must be [1] or [",
+      weight.rows, ", groups]");
+  weight.scheme.group_rows = 1;
+  weight.scheme.group_size = weight.cols / shape[1];
+}
+
+QTensor matrix_of(const StoredTensor& tensor, int columns_per_byte, const QuantScheme& scheme) {
+  LOWBIT_CHECK_KIND(tensor.shape.size() == 2, ErrorKind::kCorruptFile, tensor.name, " has shape ",
+                    shape_text(tensor.shape), ", must be a matrix");
+  QTensor weight;
+  weight.scheme = scheme;
+  weight.rows = tensor.shape[0];
+  weight.cols = tensor.shape[1];
+  expect_extents(tensor.name, weight.rows, weight.cols);
+  weight.cols *= columns_per_byte;
+  weight.codes = tensor.bytes;
+  return weight;
+}
+
+QTensor read_int8(const TensorSource& source, const std::string& module) {
+  QTensor weight = matrix_of(typed_tensor(source, module + ".weight", "I8"), 1, int_scheme(8, 1));
+  std::vector<uint8_t> codes(weight.codes.data, weight.codes.data + weight.codes.size);
+  for (uint8_t& code : codes) code ^= 0x80;
+  weight.codes = Bytes::own(std::move(codes));
+  const StoredTensor scale = typed_tensor(source, module + ".weight_scale", kFloatTypes);
+  group_columns(scale, weight);
+  weight.scales = floats_of(scale);
+  const std::string zeros = module + ".weight_zero_point";
+  if (source.contains(zeros)) {
+    const StoredTensor tensor = typed_tensor(source, zeros, "I8");
+    LOWBIT_CHECK_KIND(tensor.bytes.size == weight.scales.size(), ErrorKind::kCorruptFile, zeros,
+                      " has shape ", shape_text(tensor.shape), ", weight_scale ",
+                      shape_text(scale.shape));
+    weight.zeros = bytes_of(tensor);
+    for (uint8_t& zero : weight.zeros) zero ^= 0x80;
+    weight.scheme.zero = Zero::kInt;
+  }
+  return weight;
+}
+
+// The "block_structure" of a config group: that of the group whose blocks fit the scale's shape.
+QTensor read_fp8(const TensorSource& source, const Json& config, const std::string& module) {
+  const StoredTensor codes = typed_tensor(source, module + ".weight", "F8_E4M3");
+  const StoredTensor scale = typed_tensor(source, module + ".weight_scale", kFloatTypes);
+  int64_t rows = 128, cols = 128;
+  const auto groups = config.find("config_groups");
+  if (groups != config.end() && groups->is_object()) {
+    for (const Json& group : *groups) {
+      if (!group.is_object() || !group.contains("weights") || !group["weights"].is_object()) {
+        continue;
+      }
+      const auto block = group["weights"].find("block_structure");
+      if (block == group["weights"].end() || !block->is_array() || block->size() != 2) continue;
+      rows = block_extent((*block)[0], kConfig);
+      cols = block_extent((*block)[1], kConfig);
+    }
+  }
+  const bool groups_of_columns = scale.shape.size() == 2 && codes.shape.size() == 2 &&
+                                 codes.shape[0] > 1 && scale.shape[0] == codes.shape[0];
+  if (!groups_of_columns) return fp8_weight(codes, scale, rows, cols);
+  QTensor weight = matrix_of(codes, 1, fp8_scheme(1, 1));
+  group_columns(scale, weight);
+  weight.scales = floats_of(scale);
+  return weight;
+}
+
+std::vector<float> powers_of_two(const StoredTensor& scale) {
+  std::vector<float> values(scale.bytes.size);
+  std::transform(scale.bytes.data, scale.bytes.data + scale.bytes.size, values.begin(),
+                 e8m0_to_f32);
+  return values;
+}
+
+QTensor read_mx(const TensorSource& source, const std::string& module, bool four_bits) {
+  const StoredTensor scale = typed_tensor(source, module + ".weight_scale", "U8 F8_E8M0");
+  QTensor weight = four_bits ? matrix_of(typed_tensor(source, module + ".weight_packed", "U8"), 2,
+                                         table_scheme(Code::kE2M1, 32, ScaleForm::kE8M0))
+                             : matrix_of(typed_tensor(source, module + ".weight", "F8_E4M3"), 1,
+                                         fp8_scheme(1, 32, ScaleForm::kE8M0));
+  expect_shape(scale, {weight.rows, (weight.cols + 31) / 32});
+  weight.scales = powers_of_two(scale);
+  return weight;
+}
+
+QTensor read_nvfp4(const TensorSource& source, const std::string& module) {
+  QTensor weight = matrix_of(typed_tensor(source, module + ".weight_packed", "U8"), 2,
+                             table_scheme(Code::kE2M1, 16, ScaleForm::kE4M3));
+  const StoredTensor scale = typed_tensor(source, module + ".weight_scale", "F8_E4M3");
+  expect_shape(scale, {weight.rows, (weight.cols + 15) / 16});
+  const StoredTensor global = typed_tensor(source, module + ".weight_global_scale", "F32");
+  LOWBIT_CHECK_KIND(global.bytes.size == 4, ErrorKind::kCorruptFile, global.name, " has shape ",
+                    shape_text(global.shape), ", must be [1]");
+  weight.global_scale = floats_of(global)[0];
+  LOWBIT_CHECK_KIND(std::isfinite(weight.global_scale) && weight.global_scale > 0,
+                    ErrorKind::kCorruptFile, global.name, " is ", weight.global_scale);
+  weight.scales.resize(scale.bytes.size);
+  for (size_t i = 0; i < weight.scales.size(); ++i) {
+    weight.scales[i] = e4m3_to_f32(scale.bytes.data[i]) / weight.global_scale;
+  }
+  return weight;
+}
+
+QTensor read_kind(Kind kind, const TensorSource& source, const Json& config,
+                  const std::string& module) {
+  switch (kind) {
+    case Kind::kPacked:
+      return kCompressedTensorsFormat.read(source, config, module);
+    case Kind::kInt8:
+      return read_int8(source, module);
+    case Kind::kFp8:
+      return read_fp8(source, config, module);
+    case Kind::kMxFp8:
+      return read_mx(source, module, false);
+    case Kind::kMxFp4:
+      return read_mx(source, module, true);
+    case Kind::kNvFp4:
+      return read_nvfp4(source, module);
+  }
+  return {};
+}
+
+QTensor read(const TensorSource& source, const Json& config, const std::string& module) {
+  check_plain(config, module);
+  QTensor weight = read_kind(kind_of(source, module), source, config, module);
+  validate(weight, module);
+  return weight;
+}
+
+QTensor describe(const TensorSource& source, const Json& config, const std::string& module) {
+  const Kind kind = kind_of(source, module);
+  const auto delegate = kCompressedTensorsFormat.describe;
+  if (kind == Kind::kPacked && delegate != nullptr) return delegate(source, config, module);
+  return read_kind(kind, source, config, module);
+}
+
+StoredTensor write_powers(const std::string& name, const QTensor& weight) {
+  std::vector<uint8_t> exponents;
+  for (const float scale : weight.scales) {
+    int exponent;
+    std::frexp(scale, &exponent);  // scale = 0.5 * 2^exponent
+    exponents.push_back(static_cast<uint8_t>(exponent - 1 + 127));
+  }
+  return stored_bytes(name, "U8", {weight.rows, weight.groups()}, std::move(exponents));
+}
+
+StoredTensor write_fp8_scales(const std::string& name, const QTensor& weight) {
+  std::vector<uint8_t> codes;
+  for (const float scale : weight.scales) {
+    const uint8_t code = f32_to_e4m3(scale * weight.global_scale);
+    LOWBIT_CHECK(e4m3_to_f32(code) / weight.global_scale == scale, name, ": ", scale,
+                 " is no 8-bit float over ", weight.global_scale);
+    codes.push_back(code);
+  }
+  return stored_bytes(name, "F8_E4M3", {weight.rows, weight.groups()}, std::move(codes));
+}
+
+std::vector<StoredTensor> write_4bit(const std::string& module, const QTensor& weight) {
+  const bool nv = weight.scheme.scale_form == ScaleForm::kE4M3;
+  const int64_t group = nv ? 16 : 32;
+  LOWBIT_CHECK(weight.scheme.group_size == group && weight.cols % group == 0 &&
+                   weight.scheme.scale_form != ScaleForm::kFloat,
+               module, ": nvfp4 needs groups of 16 and mxfp4 of 32 that divide the columns, not ",
+               name_of(weight.scheme), " of ", weight.cols, " columns");
+  const std::string scale = module + ".weight_scale";
+  std::vector<StoredTensor> tensors = {
+      {module + ".weight_packed", "U8", {weight.rows, weight.cols / 2}, weight.codes},
+      nv ? write_fp8_scales(scale, weight) : write_powers(scale, weight)};
+  if (nv) {
+    tensors.push_back(stored_floats(module + ".weight_global_scale", {1}, {weight.global_scale}));
+  }
+  return tensors;
+}
+
+std::vector<StoredTensor> write_fp8(const std::string& module, const QTensor& weight) {
+  const std::string scale = module + ".weight_scale";
+  StoredTensor codes{module + ".weight", "F8_E4M3", {weight.rows, weight.cols}, weight.codes};
+  if (weight.scheme.scale_form == ScaleForm::kE8M0) return {codes, write_powers(scale, weight)};
+  const bool whole = weight.scales.size() == 1;
+  const std::vector<int64_t> shape =
+      whole ? std::vector<int64_t>{1} : std::vector<int64_t>{weight.scale_rows(), weight.groups()};
+  return {codes, stored_floats(scale, shape, weight.scales)};
+}
+
+std::vector<StoredTensor> write(const std::string& module, const QTensor& weight) {
+  const Code code = weight.scheme.code;
+  if (code != Code::kE2M1 && code != Code::kE4M3) {
+    return kCompressedTensorsFormat.write(module, weight);
+  }
+  LOWBIT_CHECK(weight.input_order.empty(), module, ": ", name_of(weight.scheme),
+               " cannot have a column order in compressed-tensors");
+  return code == Code::kE2M1 ? write_4bit(module, weight) : write_fp8(module, weight);
+}
+
+struct FloatConfig {
+  const char* format;
+  const char* strategy;
+};
+
+FloatConfig float_config(const QuantScheme& scheme) {
+  if (scheme.code == Code::kE2M1) {
+    return scheme.scale_form == ScaleForm::kE4M3
+               ? FloatConfig{"nvfp4-pack-quantized", "tensor_group"}
+               : FloatConfig{"mxfp4-pack-quantized", "group"};
+  }
+  if (scheme.scale_form == ScaleForm::kE8M0) return {"mxfp8-quantized", "group"};
+  if (scheme.group_rows > 1) return {"float-quantized", "block"};
+  if (scheme.group_size > 0) return {"float-quantized", "group"};
+  return {"float-quantized", scheme.group_rows == 0 ? "tensor" : "channel"};
+}
+
+Json write_config(const QuantScheme& scheme, const std::vector<std::string>& skipped) {
+  Json config = kCompressedTensorsFormat.quantization_config(scheme, skipped);
+  if (scheme.code != Code::kE2M1 && scheme.code != Code::kE4M3) return config;
+  const FloatConfig description = float_config(scheme);
+  const bool blocks = scheme.group_rows > 1;
+  config["format"] = description.format;
+  Json& weights = config["config_groups"]["group_0"]["weights"];
+  weights["type"] = "float";
+  weights["symmetric"] = true;
+  weights["strategy"] = description.strategy;
+  weights["group_size"] = scheme.group_size > 0 && !blocks ? Json(scheme.group_size) : Json();
+  weights["block_structure"] =
+      blocks ? Json::array({scheme.group_rows, scheme.group_size}) : Json();
+  if (scheme.scale_form == ScaleForm::kE8M0) {
+    weights["scale_dtype"] = weights["zp_dtype"] = "torch.uint8";
+  } else if (scheme.scale_form == ScaleForm::kE4M3) {
+    weights["scale_dtype"] = weights["zp_dtype"] = "torch.float8_e4m3fn";
+  }
+  return config;
+}
+
+bool detect(const Json& config) { return kCompressedTensorsFormat.detect(config); }
+
+bool quantized(const TensorSource& source, const std::string& module) {
+  return kCompressedTensorsFormat.quantized(source, module);
+}
+
+}  // namespace
+
+const CheckpointFormat kCompressedFormat = {"compressed-tensors", detect,  quantized, read, write,
+                                            write_config,         describe};
+
+}  // namespace lowbit

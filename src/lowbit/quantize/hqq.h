@@ -1,0 +1,18 @@
+// HQQ, half-quadratic quantization (Badri and Shaji 2023, mobiusml.github.io/hqq_blog): moves the
+// zero point of each group, a float, to where the error's 0.7-norm is least. Needs no data.
+//
+// Scales and zeros are rounded to fp16, which is what the format stores, and codes are chosen for
+// the rounded numbers.
+#pragma once
+
+#include "lowbit/quantize/quantizer.h"
+
+namespace lowbit {
+
+class Hqq final : public Quantizer {
+ public:
+  // Takes int_scheme(1 to 8 bits, a group that divides the columns, Zero::kOffset).
+  QTensor quantize(const LinearJob& job, const QuantScheme& scheme) const override;
+};
+
+}  // namespace lowbit
