@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "lowbit/base/limits.h"
+#include "lowbit/jinja/arguments.h"
 #include "lowbit/jinja/operators.h"
 #include "lowbit/jinja/print.h"
 #include "lowbit/jinja/unicode.h"
