@@ -22,19 +22,19 @@ struct CallSyntax {
 
 struct Expr {
   enum class Kind {
-    kConstant,     // value
-    kName,         // symbol, name
-    kNamespaceRef, // symbol.name as a target; operands: none
-    kTuple,        // operands
-    kList,         // operands
-    kDict,         // operands: key, value, key, value, ...
-    kAttribute,    // operands[0].name
-    kItem,         // operands[0][operands[1]]
-    kSlice,        // operands[0][operands[1]:operands[2]:operands[3]], the last three may be null
-    kSliceArgument,// a slice inside of a tuple subscript: operands as kSlice's last three
-    kCall,         // operands[0](call)
-    kFilter,       // operands[0]|name(call); operands[0] is null in a filter block
-    kTest,         // operands[0] is name(call)
+    kConstant,       // value
+    kName,           // symbol, name
+    kNamespaceRef,   // symbol.name as a target; operands: none
+    kTuple,          // operands
+    kList,           // operands
+    kDict,           // operands: key, value, key, value, ...
+    kAttribute,      // operands[0].name
+    kItem,           // operands[0][operands[1]]
+    kSlice,          // operands[0][operands[1]:operands[2]:operands[3]], the last three may be null
+    kSliceArgument,  // a slice inside of a tuple subscript: operands as kSlice's last three
+    kCall,           // operands[0](call)
+    kFilter,         // operands[0]|name(call); operands[0] is null in a filter block
+    kTest,           // operands[0] is name(call)
     kNegate,
     kPositive,
     kNot,
@@ -77,22 +77,22 @@ struct MacroSyntax {
 
 struct Stmt {
   enum class Kind {
-    kData,        // text
-    kPrint,       // expressions
-    kIf,          // branches, else_body
-    kFor,         // target, expression, condition, body, else_body
-    kSet,         // target = expression
-    kSetBlock,    // target = expression applied to the body; expression may be null
-    kWith,        // targets, expressions, body
-    kMacro,       // symbol = macro
-    kCall,        // expression with macro as its caller
-    kFilter,      // expression applied to the body
-    kScope,       // body in a scope of its own: generation
-    kBlock,       // body in a scope below the template's: block
-    kDo,          // expression
+    kData,      // text
+    kPrint,     // expressions
+    kIf,        // branches, else_body
+    kFor,       // target, expression, condition, body, else_body
+    kSet,       // target = expression
+    kSetBlock,  // target = expression applied to the body; expression may be null
+    kWith,      // targets, expressions, body
+    kMacro,     // symbol = macro
+    kCall,      // expression with macro as its caller
+    kFilter,    // expression applied to the body
+    kScope,     // body in a scope of its own: generation
+    kBlock,     // body in a scope below the template's: block
+    kDo,        // expression
     kBreak,
     kContinue,
-    kUnsupported, // text: refused when it is reached
+    kUnsupported,  // text: refused when it is reached
   };
   struct Branch {
     ExprPtr condition;

@@ -11,19 +11,31 @@ Value Interpreter::evaluate(const Expr& expr, const ScopePtr& scope) {
   const auto operand = [&](size_t i) { return evaluate(*expr.operands[i], scope); };
   const auto here = [&] { position_ = expr.position; };
   switch (expr.kind) {
-    case Kind::kConstant: return expr.value;
-    case Kind::kName: return evaluate_name(expr, scope);
+    case Kind::kConstant:
+      return expr.value;
+    case Kind::kName:
+      return evaluate_name(expr, scope);
     case Kind::kTuple:
-    case Kind::kList: return evaluate_items(expr, scope);
-    case Kind::kDict: return evaluate_dict(expr, scope);
-    case Kind::kSlice: return evaluate_slice(expr, scope);
-    case Kind::kCall: return evaluate_call(expr, scope);
-    case Kind::kFilter: return evaluate_filter(expr, scope);
-    case Kind::kTest: return evaluate_test(expr, scope);
-    case Kind::kConcat: return evaluate_concat(expr, scope);
-    case Kind::kCompare: return evaluate_compare(expr, scope);
-    case Kind::kConditional: return evaluate_conditional(expr, scope);
-    case Kind::kNot: return Value(!truthy(operand(0)));
+    case Kind::kList:
+      return evaluate_items(expr, scope);
+    case Kind::kDict:
+      return evaluate_dict(expr, scope);
+    case Kind::kSlice:
+      return evaluate_slice(expr, scope);
+    case Kind::kCall:
+      return evaluate_call(expr, scope);
+    case Kind::kFilter:
+      return evaluate_filter(expr, scope);
+    case Kind::kTest:
+      return evaluate_test(expr, scope);
+    case Kind::kConcat:
+      return evaluate_concat(expr, scope);
+    case Kind::kCompare:
+      return evaluate_compare(expr, scope);
+    case Kind::kConditional:
+      return evaluate_conditional(expr, scope);
+    case Kind::kNot:
+      return Value(!truthy(operand(0)));
     case Kind::kAttribute: {
       const Value object = operand(0);
       here();
@@ -50,8 +62,10 @@ Value Interpreter::evaluate(const Expr& expr, const ScopePtr& scope) {
       here();
       return arithmetic(expr.op, left, right);
     }
-    case Kind::kSliceArgument: refuse("a slice in a subscript of several parts");
-    case Kind::kNamespaceRef: break;
+    case Kind::kSliceArgument:
+      refuse("a slice in a subscript of several parts");
+    case Kind::kNamespaceRef:
+      break;
   }
   return Value();
 }

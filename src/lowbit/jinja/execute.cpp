@@ -39,6 +39,14 @@ void Interpreter::emit(std::string_view text) {
   output_->append(text);
 }
 
+// The result of a filter or call block, which jinja2 prints without str().
+void Interpreter::emit_string(const Value& value) {
+  if (!value.is_string()) {
+    raise("TypeError: the block gives ", type_name(value), " where a str is expected");
+  }
+  emit(value.string()->text);
+}
+
 // What `body` prints.
 template <typename Body>
 std::string Interpreter::captured(Body body) {
@@ -86,29 +94,37 @@ Interpreter::Flow Interpreter::execute(const Stmt& statement, const ScopePtr& sc
         }
       }
       break;
-    case Kind::kIf: return execute_if(statement, scope);
+    case Kind::kIf:
+      return execute_if(statement, scope);
     case Kind::kFor:
       execute_for(statement, scope, evaluate(*statement.expression, scope), 0);
       break;
     case Kind::kSet:
       execute_set(statement, scope);
       break;
-    case Kind::kSetBlock: return execute_set_block(statement, scope);
-    case Kind::kWith: return execute_with(statement, scope);
+    case Kind::kSetBlock:
+      return execute_set_block(statement, scope);
+    case Kind::kWith:
+      return execute_with(statement, scope);
     case Kind::kMacro:
       assign(statement.symbol, make_macro(*statement.macro, scope), scope);
       break;
     case Kind::kCall:
       execute_call(statement, scope);
       break;
-    case Kind::kFilter: return execute_filter(statement, scope);
-    case Kind::kScope: return execute(statement.body, inner(scope));
-    case Kind::kBlock: return execute(statement.body, inner(nullptr));
+    case Kind::kFilter:
+      return execute_filter(statement, scope);
+    case Kind::kScope:
+      return execute(statement.body, inner(scope));
+    case Kind::kBlock:
+      return execute(statement.body, inner(nullptr));
     case Kind::kDo:
       evaluate(*statement.expression, scope);
       break;
-    case Kind::kBreak: return Flow::kBreak;
-    case Kind::kContinue: return Flow::kContinue;
+    case Kind::kBreak:
+      return Flow::kBreak;
+    case Kind::kContinue:
+      return Flow::kContinue;
     case Kind::kUnsupported:
       refuse(statement.text.string()->text, " is not supported");
   }
@@ -195,13 +211,13 @@ Interpreter::Flow Interpreter::execute_filter(const Stmt& statement, const Scope
   Flow flow = Flow::kNext;
   const Value text = Value::string(captured([&] { flow = execute(statement.body, body); }));
   if (flow != Flow::kNext) return flow;
-  emit(to_text(evaluate_filter(*statement.expression, body, &text)));
+  emit_string(evaluate_filter(*statement.expression, body, &text));
   return Flow::kNext;
 }
 
 void Interpreter::execute_call(const Stmt& statement, const ScopePtr& scope) {
   const Value caller = make_macro(*statement.macro, scope);
-  emit(to_text(evaluate_call(*statement.expression, scope, &caller)));
+  emit_string(evaluate_call(*statement.expression, scope, &caller));
 }
 
 Value Interpreter::make_macro(const MacroSyntax& macro, const ScopePtr& scope) {
@@ -298,8 +314,9 @@ void Interpreter::assign(const Expr& target, const Value& value, const ScopePtr&
   if (target.kind == Expr::Kind::kNamespaceRef) {
     const Value* holder = find(target.symbol, scope);
     auto* space = holder ? holder->object_as<Namespace>() : nullptr;
-    if (!space) raise("TypeError: '", holder ? type_name(*holder) : "Undefined",
-                      "' object does not support item assignment");
+    if (!space)
+      raise("TypeError: '", holder ? type_name(*holder) : "Undefined",
+            "' object does not support item assignment");
     space->set(target.name, value);
     return;
   }
@@ -344,8 +361,9 @@ Value Interpreter::make_namespace(Arguments arguments) {
     } else {
       for (const Value& pair : elements(source)) {
         const Values both = elements(pair);
-        if (both.size() != 2) raise("ValueError: dictionary update sequence element has length ",
-                                    both.size(), "; 2 is required");
+        if (both.size() != 2)
+          raise("ValueError: dictionary update sequence element has length ", both.size(),
+                "; 2 is required");
         set(both[0], both[1]);
       }
     }

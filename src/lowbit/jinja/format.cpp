@@ -134,8 +134,8 @@ std::string grouped(const std::string& digits, char separator, size_t every) {
 }
 
 // sign, prefix, digits (grouped) and the rest (fraction, exponent), filled to the width.
-std::string assemble(const Spec& spec, bool negative, const std::string& prefix,
-                     std::string digits, const std::string& rest, size_t every) {
+std::string assemble(const Spec& spec, bool negative, const std::string& prefix, std::string digits,
+                     const std::string& rest, size_t every) {
   const std::string sign = negative ? "-" : spec.sign == '-' ? "" : std::string(1, spec.sign);
   const std::string head = sign + prefix;
   if (spec.grouping) {
@@ -204,10 +204,11 @@ std::string format_integer(Int value, const Spec& spec) {
     unicode::append(text, static_cast<char32_t>(value));
     return filled(spec, std::move(text), '<');
   }
-  const unsigned base = type == 'b'   ? 2
-                        : type == 'o' ? 8
+  const unsigned base = type == 'b'                  ? 2
+                        : type == 'o'                ? 8
                         : type == 'x' || type == 'X' ? 16
-                        : type == 'd' || type == 'n' ? 10 : 0;
+                        : type == 'd' || type == 'n' ? 10
+                                                     : 0;
   if (base == 0) raise("ValueError: Unknown format code '", type, "' for object of type 'int'");
   if (base != 10 && spec.grouping == ',') {
     raise("ValueError: Cannot specify ',' with '", type, "'.");
@@ -221,8 +222,12 @@ std::string format_integer(Int value, const Spec& spec) {
 }  // namespace
 
 std::string format_float(double value, char type, int precision, bool alternate) {
-  const char format[] = {'%', alternate ? '#' : '.', alternate ? '.' : '*', alternate ? '*' : type,
-                         alternate ? type : '\0', '\0'};
+  const char format[] = {'%',
+                         alternate ? '#' : '.',
+                         alternate ? '.' : '*',
+                         alternate ? '*' : type,
+                         alternate ? type : '\0',
+                         '\0'};
   const int size = std::snprintf(nullptr, 0, format, precision, value);
   std::string text(static_cast<size_t>(size) + 1, '\0');
   std::snprintf(text.data(), text.size(), format, precision, value);
@@ -315,7 +320,8 @@ class BraceFormatter {
     while (end < name.size()) {
       const bool attribute = name[end] == '.';
       const size_t stop = attribute ? name.find_first_of(".[", end + 1) : name.find(']', end + 1);
-      if (!attribute && stop == std::string_view::npos) raise("ValueError: Missing ']' in format string");
+      if (!attribute && stop == std::string_view::npos)
+        raise("ValueError: Missing ']' in format string");
       const std::string_view part = name.substr(end + 1, stop - end - 1);
       if (part.empty()) raise("ValueError: Empty attribute in format string");
       if (attribute) {

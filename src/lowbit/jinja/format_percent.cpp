@@ -93,12 +93,18 @@ class PercentFormatter {
     if (current() == '(') d.value = named();
     for (;; ++i_) {
       const char c = current();
-      if (c == '-') d.left = true;
-      else if (c == '+') d.plus = true;
-      else if (c == ' ') d.space = true;
-      else if (c == '#') d.alternate = true;
-      else if (c == '0') d.zero = true;
-      else break;
+      if (c == '-')
+        d.left = true;
+      else if (c == '+')
+        d.plus = true;
+      else if (c == ' ')
+        d.space = true;
+      else if (c == '#')
+        d.alternate = true;
+      else if (c == '0')
+        d.zero = true;
+      else
+        break;
     }
     d.width = number();
     if (d.width < 0) {
@@ -179,8 +185,8 @@ class PercentFormatter {
     const double number = value.real();
     const bool negative = std::signbit(number) && !std::isnan(number);
     const auto precision = static_cast<int>(bounded_size(d.precision < 0 ? 6 : d.precision, 4000));
-    std::string text = format_float(std::fabs(number), static_cast<char>(d.type | 0x20), precision,
-                                    d.alternate);
+    std::string text =
+        format_float(std::fabs(number), static_cast<char>(d.type | 0x20), precision, d.alternate);
     if (d.type >= 'A' && d.type <= 'Z') text = unicode::upper(text);
     put(d, negative ? "-" : d.plus ? "+" : d.space ? " " : "", text, d.zero);
   }

@@ -69,6 +69,7 @@ class Interpreter {
   template <typename Body>
   std::string captured(Body body);
   void emit(std::string_view text);
+  void emit_string(const Value& value);
 
   // Expressions.
   Value evaluate(const Expr& expr, const ScopePtr& scope);

@@ -57,7 +57,8 @@ class JsonWriter {
     for (size_t i = 0; i < text.size();) {
       const char32_t c = unicode::decode_at(text, i);
       constexpr std::string_view kSpecial = "\"\\\n\r\t\f\b", kLetters = "\"\\nrtfb";
-      const size_t special = c < 0x80 ? kSpecial.find(static_cast<char>(c)) : std::string_view::npos;
+      const size_t special =
+          c < 0x80 ? kSpecial.find(static_cast<char>(c)) : std::string_view::npos;
       if (special != std::string_view::npos) {
         out_ += '\\';
         out_ += kLetters[special];

@@ -157,7 +157,8 @@ class Lexer {
       move_to(behind);
       return true;
     }
-    fail("Missing end of raw directive");
+    if (offset_ < source_.size()) fail("Missing end of raw directive");
+    return true;
   }
 
   // Offset behind "%}", "-%}" or "+%}" and what they strip; 0 if none of them is at `offset`.
@@ -169,12 +170,14 @@ class Lexer {
   }
 
   void comment(size_t inside) {
-    for (size_t close = source_.find("#}", inside); close != std::string::npos;) {
-      const bool sign = close > inside && (source_[close - 1] == '-' || source_[close - 1] == '+');
-      move_to(tag_end(sign ? close - 1 : close, "#}"));
+    const size_t close = source_.find("#}", inside);
+    if (close == std::string::npos && inside < source_.size()) fail("Missing end of comment tag");
+    if (close == std::string::npos) {
+      offset_ = source_.size();
       return;
     }
-    fail("Missing end of comment tag");
+    const bool sign = close > inside && (source_[close - 1] == '-' || source_[close - 1] == '+');
+    move_to(tag_end(sign ? close - 1 : close, "#}"));
   }
 
   // Tokens of a statement or an expression, until its end.
@@ -299,7 +302,8 @@ class Lexer {
     size_t end = offset_ + 1;
     while (end < source_.size() && source_[end] != quote) end += source_[end] == '\\' ? 2 : 1;
     if (end >= source_.size()) fail("unexpected char " + repr(std::string(1, quote)));
-    const std::string_view inside = std::string_view(source_).substr(offset_ + 1, end - offset_ - 1);
+    const std::string_view inside =
+        std::string_view(source_).substr(offset_ + 1, end - offset_ - 1);
     try {
       emit(Type::kString, unescape(inside));
     } catch (const TemplateError& error) {
@@ -346,7 +350,8 @@ char32_t numbered(std::string_view text, size_t& offset, size_t count, const cha
   const std::string_view digits = text.substr(offset, count);
   char32_t value = 0;
   uint32_t parsed = 0;
-  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), parsed, 16);
+  const auto [end, error] =
+      std::from_chars(digits.data(), digits.data() + digits.size(), parsed, 16);
   if (digits.size() < count || error != std::errc() || end != digits.data() + count) {
     raise("TemplateSyntaxError: truncated ", escape, " escape in a string");
   }

@@ -156,8 +156,8 @@ Value get_attribute(const Value& value, const std::string& name) {
 Value get_item(const Value& value, const Value& key) {
   require_defined(value);
   if (const Dict* dict = value.dict()) {
-    const bool unhashable = key.dict() || (key.sequence() &&
-                                           key.sequence()->type == Sequence::Type::kList);
+    const bool unhashable =
+        key.dict() || (key.sequence() && key.sequence()->type == Sequence::Type::kList);
     const Value* found = unhashable ? nullptr : dict->find(key);
     if (found) return *found;
   } else if (key.is_integral()) {

@@ -130,10 +130,8 @@ Value filter_filesizeformat(Interpreter& interpreter, const Value& value, Argume
 }
 
 constexpr Named<Filter> kFilters[] = {
-    {"abs", filter_abs},
-    {"filesizeformat", filter_filesizeformat},
-    {"float", filter_float},
-    {"int", filter_int},
+    {"abs", filter_abs},     {"filesizeformat", filter_filesizeformat},
+    {"float", filter_float}, {"int", filter_int},
     {"round", filter_round},
 };
 

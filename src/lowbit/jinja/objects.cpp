@@ -63,9 +63,7 @@ const std::optional<Value>& Loop::peek() {
   return after_;
 }
 
-std::string Loop::repr() const {
-  return concat("<LoopContext ", index_, "/", count(), ">");
-}
+std::string Loop::repr() const { return concat("<LoopContext ", index_, "/", count(), ">"); }
 
 Value Loop::call(Interpreter& interpreter, Arguments arguments) {
   Bound bound(arguments, "loop", {"iterable"}, 1);
@@ -81,8 +79,7 @@ Value Loop::cycle(Arguments& arguments) const {
 }
 
 bool Loop::changed(Arguments& arguments) {
-  if (last_changed_ &&
-      equal(Value::tuple(*last_changed_), Value::tuple(arguments.positional))) {
+  if (last_changed_ && equal(Value::tuple(*last_changed_), Value::tuple(arguments.positional))) {
     return false;
   }
   if (!finished_) last_changed_ = arguments.positional;
@@ -135,8 +132,10 @@ std::optional<Value> Namespace::attribute(const std::string& name) {
 
 void Namespace::set(const std::string& name, Value value) {
   if (name.starts_with("_")) {
-    raise("SecurityError: Chat templates cannot store underscore-prefixed attributes on a "
-          "namespace, but got ", jinja::repr(name), ". Please rename the attribute.");
+    raise(
+        "SecurityError: Chat templates cannot store underscore-prefixed attributes on a "
+        "namespace, but got ",
+        jinja::repr(name), ". Please rename the attribute.");
   }
   charge_elements(entries_.size());
   for (auto& [key, old] : entries_) {

@@ -79,9 +79,12 @@ double float_floor_divide(double a, double b) {
 
 Value float_arithmetic(Operator op, double a, double b) {
   switch (op) {
-    case Operator::kAdd: return Value(a + b);
-    case Operator::kSub: return Value(a - b);
-    case Operator::kMul: return Value(a * b);
+    case Operator::kAdd:
+      return Value(a + b);
+    case Operator::kSub:
+      return Value(a - b);
+    case Operator::kMul:
+      return Value(a * b);
     case Operator::kDiv:
     case Operator::kFloorDiv:
     case Operator::kMod:
@@ -161,8 +164,8 @@ bool ordered(const Value& a, const Value& b, bool or_equal, const char* symbol) 
   const Sequence* x = a.sequence();
   const Sequence* y = b.sequence();
   if (!x || !y || (x->type == Sequence::Type::kList) != (y->type == Sequence::Type::kList)) {
-    raise("TypeError: '", symbol, "' not supported between instances of '", type_name(a),
-          "' and '", type_name(b), "'");
+    raise("TypeError: '", symbol, "' not supported between instances of '", type_name(a), "' and '",
+          type_name(b), "'");
   }
   for (size_t i = 0; i < x->items.size() && i < y->items.size(); ++i) {
     charge_elements(4);
@@ -194,7 +197,8 @@ Value power(const Value& base, const Value& exponent) {
     for (Int rest = exponent.integer(); rest > 0;) {
       if (rest % 2 == 1) result = checked_multiply(result, square);
       rest /= 2;
-      if (rest > 0) square = (square == 0 || square == 1) ? square : checked_multiply(square, square);
+      if (rest > 0)
+        square = (square == 0 || square == 1) ? square : checked_multiply(square, square);
     }
     return Value(result);
   }
@@ -261,14 +265,22 @@ bool less(const Value& a, const Value& b) { return ordered(a, b, false, "<"); }
 
 bool compare(Comparison op, const Value& a, const Value& b) {
   switch (op) {
-    case Comparison::kEq: return equal(a, b);
-    case Comparison::kNe: return !equal(a, b);
-    case Comparison::kLt: return ordered(a, b, false, "<");
-    case Comparison::kLe: return ordered(a, b, true, "<=");
-    case Comparison::kGt: return ordered(b, a, false, ">");
-    case Comparison::kGe: return ordered(b, a, true, ">=");
-    case Comparison::kIn: return contains(b, a);
-    case Comparison::kNotIn: return !contains(b, a);
+    case Comparison::kEq:
+      return equal(a, b);
+    case Comparison::kNe:
+      return !equal(a, b);
+    case Comparison::kLt:
+      return ordered(a, b, false, "<");
+    case Comparison::kLe:
+      return ordered(a, b, true, "<=");
+    case Comparison::kGt:
+      return ordered(b, a, false, ">");
+    case Comparison::kGe:
+      return ordered(b, a, true, ">=");
+    case Comparison::kIn:
+      return contains(b, a);
+    case Comparison::kNotIn:
+      return !contains(b, a);
   }
   return false;
 }
@@ -318,9 +330,8 @@ size_t hash_value(const Value& value) {
 
 Value concatenate(const Str& a, const Str& b) {
   if (a.markup == b.markup) return Value::string(a.text + b.text, a.markup);
-  return Value::string((a.markup ? a.text : escape_html(a.text)) +
-                           (b.markup ? b.text : escape_html(b.text)),
-                       true);
+  return Value::string(
+      (a.markup ? a.text : escape_html(a.text)) + (b.markup ? b.text : escape_html(b.text)), true);
 }
 
 Value repeat(const Value& value, Int count) {
@@ -352,12 +363,23 @@ std::string escape_html(std::string_view text) {
   std::string out;
   for (const char c : text) {
     switch (c) {
-      case '&': out += "&amp;"; break;
-      case '<': out += "&lt;"; break;
-      case '>': out += "&gt;"; break;
-      case '"': out += "&#34;"; break;
-      case '\'': out += "&#39;"; break;
-      default: out += c;
+      case '&':
+        out += "&amp;";
+        break;
+      case '<':
+        out += "&lt;";
+        break;
+      case '>':
+        out += "&gt;";
+        break;
+      case '"':
+        out += "&#34;";
+        break;
+      case '\'':
+        out += "&#39;";
+        break;
+      default:
+        out += c;
     }
   }
   return out;

@@ -12,16 +12,25 @@ using Kind = Expr::Kind;
 
 std::string describe(const Token& token) {
   switch (token.type) {
-    case Type::kData: return "template data / text";
-    case Type::kBlockBegin: return "begin of statement block";
-    case Type::kBlockEnd: return "end of statement block";
-    case Type::kVariableBegin: return "begin of print statement";
-    case Type::kVariableEnd: return "end of print statement";
-    case Type::kString: return "string";
-    case Type::kNumber: return token.number.is_int() ? "integer" : "float";
-    case Type::kEnd: return "end of template";
+    case Type::kData:
+      return "template data / text";
+    case Type::kBlockBegin:
+      return "begin of statement block";
+    case Type::kBlockEnd:
+      return "end of statement block";
+    case Type::kVariableBegin:
+      return "begin of print statement";
+    case Type::kVariableEnd:
+      return "end of print statement";
+    case Type::kString:
+      return "string";
+    case Type::kNumber:
+      return token.number.is_int() ? "integer" : "float";
+    case Type::kEnd:
+      return "end of template";
     case Type::kName:
-    case Type::kOperator: break;
+    case Type::kOperator:
+      break;
   }
   return token.text;
 }
@@ -58,9 +67,10 @@ int ParserBase::symbol(const std::string& name) {
 ParserBase::Nesting::Nesting(ParserBase& parser) : parser_(parser) {
   if (++parser.nesting_ > limits::kTemplateNesting) {
     --parser.nesting_;
-    throw TemplateError(ErrorKind::kUnsupported,
-                        concat("syntax is nested deeper than ", limits::kTemplateNesting, " levels"),
-                        parser.current().position);
+    throw TemplateError(
+        ErrorKind::kUnsupported,
+        concat("syntax is nested deeper than ", limits::kTemplateNesting, " levels"),
+        parser.current().position);
   }
 }
 
@@ -72,9 +82,9 @@ ExprPtr ExpressionParser::make(Kind kind, Position position, std::vector<ExprPtr
     if (operand) node->depth = std::max(node->depth, operand->depth + 1);
   }
   if (node->depth > limits::kTemplateNesting) {
-    throw TemplateError(
-        ErrorKind::kUnsupported,
-        concat("an expression of more than ", limits::kTemplateNesting, " levels"), position);
+    throw TemplateError(ErrorKind::kUnsupported,
+                        concat("an expression of more than ", limits::kTemplateNesting, " levels"),
+                        position);
   }
   node->operands = std::move(operands);
   return node;
@@ -389,9 +399,9 @@ ExprPtr ExpressionParser::parse_subscript(ExprPtr node) {
     return make(Kind::kItem, token.position, nodes(std::move(node), std::move(subscript)));
   }
   std::vector<ExprPtr>& bounds = subscript->operands;
-  return make(Kind::kSlice, token.position,
-              nodes(std::move(node), std::move(bounds[0]), std::move(bounds[1]),
-                    std::move(bounds[2])));
+  return make(
+      Kind::kSlice, token.position,
+      nodes(std::move(node), std::move(bounds[0]), std::move(bounds[1]), std::move(bounds[2])));
 }
 
 ExprPtr ExpressionParser::parse_subscribed() {
@@ -474,7 +484,8 @@ std::string ExpressionParser::parse_dotted_name() {
 
 void ExpressionParser::check_known(const std::string& name, bool filter, Position position) {
   if (soft_ || (filter ? find_filter(name) != nullptr : find_test(name) != nullptr)) return;
-  unknown_.emplace_back(concat("No ", filter ? "filter" : "test", " named '", name, "'."), position);
+  unknown_.emplace_back(concat("No ", filter ? "filter" : "test", " named '", name, "'."),
+                        position);
 }
 
 ExprPtr ExpressionParser::parse_filters(ExprPtr node, bool start_inline) {

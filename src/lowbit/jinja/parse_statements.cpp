@@ -128,6 +128,7 @@ class StatementParser final : private ExpressionParser {
 
   StmtPtr parse_for() {
     StmtPtr loop = make_statement(Kind::kFor, next().position);
+    ++fors_;
     loop->target = parse_target(false, "in");
     refuse_loop_target(*loop->target);
     expect_name("in");
@@ -147,11 +148,13 @@ class StatementParser final : private ExpressionParser {
       loops_ = outside;
     }
     soft_ = outer_soft;
+    --fors_;
     return loop;
   }
 
+  // Also a set anywhere inside of a loop must not touch `loop`.
   void refuse_loop_target(const Expr& target) {
-    if (target.kind == Expr::Kind::kName && target.name == "loop") {
+    if (fors_ > 0 && target.kind == Expr::Kind::kName && target.name == "loop") {
       fail("Can't assign to special loop variable in for-loop target", target.position);
     }
     for (const ExprPtr& item : target.operands) refuse_loop_target(*item);
@@ -176,6 +179,7 @@ class StatementParser final : private ExpressionParser {
   StmtPtr parse_set() {
     const Position position = next().position;
     ExprPtr target = parse_target(true);
+    refuse_loop_target(*target);
     StmtPtr statement;
     if (skip_operator("=")) {
       statement = make_statement(Kind::kSet, position);
@@ -239,8 +243,10 @@ class StatementParser final : private ExpressionParser {
     const auto explicit_caller = parameter("caller");
     if (reads.count("caller") && explicit_caller != macro.parameters.end() &&
         !explicit_caller->fallback) {
-      fail("When defining macros or call blocks the special \"caller\" argument must be omitted "
-           "or be given a default.", position);
+      fail(
+          "When defining macros or call blocks the special \"caller\" argument must be omitted "
+          "or be given a default.",
+          position);
     }
     macro.uses_caller = reads.count("caller") > 0;
     macro.uses_kwargs = special("kwargs");
@@ -353,6 +359,7 @@ class StatementParser final : private ExpressionParser {
   }
 
   int loops_ = 0;  // around the current statement, within its function
+  int fors_ = 0;   // the same across functions
   std::set<std::string> blocks_;
 };
 

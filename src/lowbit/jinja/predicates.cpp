@@ -70,7 +70,9 @@ bool test_in(Interpreter&, const Value& value, Arguments& arguments) {
   return contains(bound[0], value);
 }
 
-bool is_filter(const Value& value) { return value.is_string() && find_filter(value.string()->text); }
+bool is_filter(const Value& value) {
+  return value.is_string() && find_filter(value.string()->text);
+}
 bool is_test(const Value& value) { return value.is_string() && find_test(value.string()->text); }
 
 constexpr Named<Test> kTests[] = {

@@ -34,8 +34,9 @@ std::string ascii_number(std::string_view text) {
   std::string out;
   for (size_t i = first; i < points.size(); ++i) {
     const int digit = unicode::decimal_value(points[i]);
-    out += digit >= 0 ? static_cast<char>('0' + digit)
-                      : points[i] < 0x80 ? static_cast<char>(points[i]) : '?';
+    out += digit >= 0         ? static_cast<char>('0' + digit)
+           : points[i] < 0x80 ? static_cast<char>(points[i])
+                              : '?';
   }
   return out;
 }
@@ -107,8 +108,8 @@ std::string to_text(double value) {
   if (std::isnan(value)) return "nan";
   if (std::isinf(value)) return value < 0 ? "-inf" : "inf";
   char buffer[64];
-  const auto scientific = std::to_chars(buffer, buffer + sizeof buffer, value,
-                                        std::chars_format::scientific);
+  const auto scientific =
+      std::to_chars(buffer, buffer + sizeof buffer, value, std::chars_format::scientific);
   std::string text(buffer, scientific.ptr);
   const size_t e = text.find('e');
   int exponent = 0;
@@ -199,7 +200,8 @@ std::optional<double> parse_float(std::string_view source) {
       return k < number.size() && number[k] >= '0' && number[k] <= '9';
     };
     if (number[i] != '_') {
-      text += static_cast<char>(number[i] >= 'A' && number[i] <= 'Z' ? number[i] | 0x20 : number[i]);
+      text +=
+          static_cast<char>(number[i] >= 'A' && number[i] <= 'Z' ? number[i] | 0x20 : number[i]);
     } else if (i == 0 || !is_digit(i - 1) || !is_digit(i + 1)) {
       return std::nullopt;
     }

@@ -135,8 +135,8 @@ const Filter* find_selection_filter(const std::string& name) {
 }
 
 const Filter* find_filter(const std::string& name) {
-  for (const auto find : {find_text_filter, find_sequence_filter, find_selection_filter,
-                          find_number_filter}) {
+  for (const auto find :
+       {find_text_filter, find_sequence_filter, find_selection_filter, find_number_filter}) {
     if (const Filter* filter = find(name)) return filter;
   }
   return nullptr;

@@ -28,9 +28,8 @@ Value filter_first(Interpreter&, const Value& value, Arguments& arguments) {
 
 // Python's reversed(value) as a list; none if it has no order from the end.
 std::optional<Values> reversed(const Value& value) {
-  const bool ordered = value.sequence() || value.string() || value.dict() ||
-                       value.is_undefined() || value.object_as<Range>() ||
-                       value.object_as<DictView>();
+  const bool ordered = value.sequence() || value.string() || value.dict() || value.is_undefined() ||
+                       value.object_as<Range>() || value.object_as<DictView>();
   if (!ordered) return std::nullopt;
   Values items = elements(value);
   std::reverse(items.begin(), items.end());
@@ -232,23 +231,12 @@ Value filter_groupby(Interpreter&, const Value& value, Arguments& arguments) {
 }
 
 constexpr Named<Filter> kFilters[] = {
-    {"batch", filter_batch},
-    {"count", filter_length},
-    {"dictsort", filter_dictsort},
-    {"first", filter_first},
-    {"groupby", filter_groupby},
-    {"items", filter_items},
-    {"join", filter_join},
-    {"last", filter_last},
-    {"length", filter_length},
-    {"list", filter_list},
-    {"max", filter_extreme<true>},
-    {"min", filter_extreme<false>},
-    {"reverse", filter_reverse},
-    {"slice", filter_slice},
-    {"sort", filter_sort},
-    {"sum", filter_sum},
-    {"unique", filter_unique},
+    {"batch", filter_batch},     {"count", filter_length},      {"dictsort", filter_dictsort},
+    {"first", filter_first},     {"groupby", filter_groupby},   {"items", filter_items},
+    {"join", filter_join},       {"last", filter_last},         {"length", filter_length},
+    {"list", filter_list},       {"max", filter_extreme<true>}, {"min", filter_extreme<false>},
+    {"reverse", filter_reverse}, {"slice", filter_slice},       {"sort", filter_sort},
+    {"sum", filter_sum},         {"unique", filter_unique},
 };
 
 }  // namespace

@@ -62,9 +62,10 @@ Window window(const Str& text, const Bound& bound, size_t start_index) {
   const Int end = std::min(clamp(start_index + 1, size), size);
   if (start > end) return {"", 0, false};
   const size_t begin = unicode::offset(text.text, static_cast<size_t>(start));
-  const size_t stop = end == size ? text.text.size()
-                                  : unicode::offset(text.text, static_cast<size_t>(end));
-  return {std::string_view(text.text).substr(begin, stop - begin), static_cast<size_t>(start), true};
+  const size_t stop =
+      end == size ? text.text.size() : unicode::offset(text.text, static_cast<size_t>(end));
+  return {std::string_view(text.text).substr(begin, stop - begin), static_cast<size_t>(start),
+          true};
 }
 
 Int find_in(const Value& self, Arguments& arguments, bool last) {
@@ -236,8 +237,8 @@ Value remove_affix_method(const Value& self, Arguments& arguments) {
   const std::string& text = text_of(self).text;
   const std::string& affix = bound.string(0).text;
   if (affix.empty() || (prefix ? !text.starts_with(affix) : !text.ends_with(affix))) return self;
-  return like(self, prefix ? text.substr(affix.size())
-                           : text.substr(0, text.size() - affix.size()));
+  return like(self,
+              prefix ? text.substr(affix.size()) : text.substr(0, text.size() - affix.size()));
 }
 
 Value expandtabs_method(const Value& self, Arguments& arguments) {
@@ -252,7 +253,8 @@ Value expandtabs_method(const Value& self, Arguments& arguments) {
       column += spaces;
     } else {
       out += c;
-      column = c == '\n' || c == '\r' ? 0 : column + ((static_cast<unsigned char>(c) & 0xc0) != 0x80);
+      column =
+          c == '\n' || c == '\r' ? 0 : column + ((static_cast<unsigned char>(c) & 0xc0) != 0x80);
     }
     check_text_size(out.size());
   }

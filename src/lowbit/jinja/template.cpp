@@ -15,8 +15,8 @@ namespace {
 
 Program parse_source(const std::string& source) {
   LOWBIT_CHECK_KIND(source.size() <= limits::kTemplateBytes, ErrorKind::kUnsupported,
-                    "chat template of ", source.size(), " bytes; at most ",
-                    limits::kTemplateBytes, " are possible");
+                    "chat template of ", source.size(), " bytes; at most ", limits::kTemplateBytes,
+                    " are possible");
   LOWBIT_CHECK_KIND(unicode::valid(source), ErrorKind::kCorruptFile,
                     "chat template is not valid UTF-8");
   try {
@@ -29,10 +29,14 @@ Program parse_source(const std::string& source) {
 Value from_json(const OrderedJson& json) {
   const Recursion recursion;
   switch (json.type()) {
-    case OrderedJson::value_t::boolean: return Value(json.get<bool>());
-    case OrderedJson::value_t::number_integer: return Value(Int{json.get<int64_t>()});
-    case OrderedJson::value_t::number_unsigned: return Value(Int{json.get<uint64_t>()});
-    case OrderedJson::value_t::number_float: return Value(json.get<double>());
+    case OrderedJson::value_t::boolean:
+      return Value(json.get<bool>());
+    case OrderedJson::value_t::number_integer:
+      return Value(Int{json.get<int64_t>()});
+    case OrderedJson::value_t::number_unsigned:
+      return Value(Int{json.get<uint64_t>()});
+    case OrderedJson::value_t::number_float:
+      return Value(json.get<double>());
     case OrderedJson::value_t::string:
       return Value::string(unicode::sanitized(json.get_ref<const std::string&>()));
     case OrderedJson::value_t::array: {
@@ -49,7 +53,8 @@ Value from_json(const OrderedJson& json) {
     }
     case OrderedJson::value_t::null:
     case OrderedJson::value_t::binary:
-    case OrderedJson::value_t::discarded: break;
+    case OrderedJson::value_t::discarded:
+      break;
   }
   return Value();
 }

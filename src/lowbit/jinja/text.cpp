@@ -94,7 +94,7 @@ std::vector<std::string_view> split_space(std::string_view text, Int limit, bool
     text = strip(text, nullptr, !from_right, from_right);
     if (text.empty()) break;
     if (limit == 0) {
-      parts.push_back(strip(text, nullptr, from_right, !from_right));
+      parts.push_back(text);  // with the white space at its far end
       break;
     }
     if (limit > 0) --limit;

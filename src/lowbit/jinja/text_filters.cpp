@@ -16,9 +16,7 @@ namespace {
 bool is_markup(const Value& value) { return value.is_string() && value.string()->markup; }
 
 // What jinja2's soft_str gives: strings as they are, others printed.
-Value soft(const Value& value) {
-  return value.is_string() ? value : Value::string(to_text(value));
-}
+Value soft(const Value& value) { return value.is_string() ? value : Value::string(to_text(value)); }
 
 template <std::string (*convert)(std::string_view)>
 Value filter_convert(Interpreter&, const Value& value, Arguments& arguments) {
@@ -111,16 +109,16 @@ Value filter_indent(Interpreter&, const Value& value, Arguments& arguments) {
 
 Value filter_truncate(Interpreter&, const Value& value, Arguments& arguments) {
   const Bound bound(arguments, "truncate", {"length", "killwords", "end", "leeway"});
-  require_defined(value);
-  if (!value.is_string()) raise("TypeError: truncate wants a str, not ", type_name(value));
   const Int length = bound.integer(0, 255);
   const std::string end = bound.text(2, "...");
   const Int leeway = bound.has_value(3) ? bound.integer(3, 5) : 5;
   const Int room = length - static_cast<Int>(unicode::length(end));
   if (room < 0) raise("AssertionError: expected length >= ", unicode::length(end));
   if (leeway < 0) raise("AssertionError: expected leeway >= 0");
+  const auto size = jinja::length(value);
+  if (size && static_cast<Int>(*size) <= length + leeway) return value;
+  if (!value.is_string()) raise("TypeError: truncate wants a str, not ", type_name(value));
   const Str& text = *value.string();
-  if (static_cast<Int>(text.length) <= length + leeway) return value;
   std::string kept = text.text.substr(0, unicode::offset(text.text, static_cast<size_t>(room)));
   const size_t space = kept.rfind(' ');
   if (!bound.truth(1, false) && space != std::string::npos) kept.resize(space);
@@ -181,7 +179,8 @@ Value filter_urlencode(Interpreter&, const Value& value, Arguments& arguments) {
     return Value::string(std::move(out));
   }
   Arguments nothing;
-  const Value pairs = value.dict() ? (*find_container_method(value, "items"))(value, nothing) : value;
+  const Value pairs =
+      value.dict() ? (*find_container_method(value, "items"))(value, nothing) : value;
   Iteration iteration(pairs);
   while (const auto pair = iteration.next()) {
     const Values both = elements(*pair);
@@ -200,9 +199,8 @@ JsonStyle json_style(const Bound& bound) {
   style.ensure_ascii = bound.truth(0, false);
   style.sort_keys = bound.truth(3, false);
   if (bound.has_value(1)) {
-    style.indent = bound[1].is_string()
-                       ? bound.string(1).text
-                       : std::string(bounded_size(bound.integer(1, 0), 1000), ' ');
+    style.indent = bound[1].is_string() ? bound.string(1).text
+                                        : std::string(bounded_size(bound.integer(1, 0), 1000), ' ');
     style.item_separator = ",";
   }
   if (bound.has_value(2)) {

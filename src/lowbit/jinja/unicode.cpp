@@ -54,16 +54,37 @@ bool is_cased(char32_t c) { return is_lower(c) || is_upper(c) || is_title(c); }
 // Case_Ignorable: word-internal punctuation, marks, modifiers, formats.
 bool is_case_ignorable(char32_t c) {
   switch (c) {
-    case '\'': case '.': case ':': case '^': case '`': case 0xa8: case 0xad: case 0xaf: case 0xb4:
-    case 0xb7: case 0xb8: case 0x2018: case 0x2019: case 0x2024: case 0x2027: case 0xfe13:
-    case 0xfe52: case 0xfe55: case 0xff07: case 0xff0e: case 0xff1a:
+    case '\'':
+    case '.':
+    case ':':
+    case '^':
+    case '`':
+    case 0xa8:
+    case 0xad:
+    case 0xaf:
+    case 0xb4:
+    case 0xb7:
+    case 0xb8:
+    case 0x2018:
+    case 0x2019:
+    case 0x2024:
+    case 0x2027:
+    case 0xfe13:
+    case 0xfe52:
+    case 0xfe55:
+    case 0xff07:
+    case 0xff0e:
+    case 0xff1a:
       return true;
     default:
       break;
   }
   switch (category(c)) {
-    case UTF8PROC_CATEGORY_MN: case UTF8PROC_CATEGORY_ME: case UTF8PROC_CATEGORY_CF:
-    case UTF8PROC_CATEGORY_LM: case UTF8PROC_CATEGORY_SK:
+    case UTF8PROC_CATEGORY_MN:
+    case UTF8PROC_CATEGORY_ME:
+    case UTF8PROC_CATEGORY_CF:
+    case UTF8PROC_CATEGORY_LM:
+    case UTF8PROC_CATEGORY_SK:
       return true;
     default:
       return false;
@@ -107,7 +128,8 @@ bool valid(std::string_view text) {
   const auto* data = reinterpret_cast<const utf8proc_uint8_t*>(text.data());
   for (size_t i = 0; i < text.size();) {
     utf8proc_int32_t c = 0;
-    const auto bytes = utf8proc_iterate(data + i, static_cast<utf8proc_ssize_t>(text.size() - i), &c);
+    const auto bytes =
+        utf8proc_iterate(data + i, static_cast<utf8proc_ssize_t>(text.size() - i), &c);
     if (bytes <= 0) return false;
     i += static_cast<size_t>(bytes);
   }
@@ -120,7 +142,8 @@ std::string sanitized(std::string_view text) {
   const auto* data = reinterpret_cast<const utf8proc_uint8_t*>(text.data());
   for (size_t i = 0; i < text.size();) {
     utf8proc_int32_t c = 0;
-    const auto bytes = utf8proc_iterate(data + i, static_cast<utf8proc_ssize_t>(text.size() - i), &c);
+    const auto bytes =
+        utf8proc_iterate(data + i, static_cast<utf8proc_ssize_t>(text.size() - i), &c);
     append(out, bytes > 0 ? static_cast<char32_t>(c) : 0xfffd);
     i += bytes > 0 ? static_cast<size_t>(bytes) : 1;
   }
@@ -275,9 +298,14 @@ bool is_title(char32_t c) { return category(c) == UTF8PROC_CATEGORY_LT; }
 bool is_printable(char32_t c) {
   if (c == ' ') return true;
   switch (category(c)) {
-    case UTF8PROC_CATEGORY_CC: case UTF8PROC_CATEGORY_CF: case UTF8PROC_CATEGORY_CS:
-    case UTF8PROC_CATEGORY_CO: case UTF8PROC_CATEGORY_CN: case UTF8PROC_CATEGORY_ZL:
-    case UTF8PROC_CATEGORY_ZP: case UTF8PROC_CATEGORY_ZS:
+    case UTF8PROC_CATEGORY_CC:
+    case UTF8PROC_CATEGORY_CF:
+    case UTF8PROC_CATEGORY_CS:
+    case UTF8PROC_CATEGORY_CO:
+    case UTF8PROC_CATEGORY_CN:
+    case UTF8PROC_CATEGORY_ZL:
+    case UTF8PROC_CATEGORY_ZP:
+    case UTF8PROC_CATEGORY_ZS:
       return false;
     default:
       return true;

@@ -116,7 +116,8 @@ const Value* Dict::find(std::string_view key) const {
 }
 
 Value Value::undefined(std::string message) {
-  return Value(Stored{}, Storage(Undefined{std::make_shared<const std::string>(std::move(message))}));
+  return Value(Stored{},
+               Storage(Undefined{std::make_shared<const std::string>(std::move(message))}));
 }
 
 Value Value::string(std::string text, bool markup) {
@@ -124,16 +125,19 @@ Value Value::string(std::string text, bool markup) {
 }
 
 Value Value::list(Values items) {
-  return Value(Stored{}, Storage(std::make_shared<const Sequence>(Sequence::Type::kList, std::move(items))));
+  return Value(Stored{},
+               Storage(std::make_shared<const Sequence>(Sequence::Type::kList, std::move(items))));
 }
 
 Value Value::tuple(Values items) {
-  return Value(Stored{}, Storage(std::make_shared<const Sequence>(Sequence::Type::kTuple, std::move(items))));
+  return Value(Stored{},
+               Storage(std::make_shared<const Sequence>(Sequence::Type::kTuple, std::move(items))));
 }
 
 Value Value::group(Value grouper, Values items) {
   Values pair = {std::move(grouper), list(std::move(items))};
-  return Value(Stored{}, Storage(std::make_shared<const Sequence>(Sequence::Type::kGroup, std::move(pair))));
+  return Value(Stored{},
+               Storage(std::make_shared<const Sequence>(Sequence::Type::kGroup, std::move(pair))));
 }
 
 std::string Object::repr() const { return "<" + type_name() + " object>"; }

@@ -226,10 +226,10 @@ int nesting(const Value& value);
 int nesting(const Values& values);
 
 bool is_iterable(const Value& value);
-Values elements(const Value& iterable);              // list(iterable)
-std::optional<size_t> length(const Value& value);    // len(); none: the value has none
+Values elements(const Value& iterable);            // list(iterable)
+std::optional<size_t> length(const Value& value);  // len(); none: the value has none
 bool truthy(const Value& value);
-std::string type_name(const Value& value);           // as Python's type(x).__name__
+std::string type_name(const Value& value);  // as Python's type(x).__name__
 [[noreturn]] void raise_undefined(const Value& undefined);
 // Raises UndefinedError if the value is undefined.
 inline void require_defined(const Value& value) {
