@@ -10,6 +10,7 @@
 
 #include "lowbit/base/check.h"
 #include "lowbit/base/progress.h"
+#include "lowbit/base/thread_pool.h"
 #include "lowbit/eval/log_softmax.h"
 
 namespace lowbit {
@@ -90,7 +91,8 @@ class Scorer {
       : model_(model),
         protocol_(protocol),
         context_(context),
-        cache_(model.make_kv_cache((context + kBlockTokens - 1) / kBlockTokens, kv_dtype)) {
+        cache_(model.make_kv_cache((context + kBlockTokens - 1) / kBlockTokens, kv_dtype)),
+        pool_(model.backend().threads()) {
     block_table_.resize(static_cast<size_t>(cache_.spec.blocks));
     std::iota(block_table_.begin(), block_table_.end(), 0);
   }
@@ -124,9 +126,13 @@ class Scorer {
   // targets: the token that follows each row of `hidden`.
   void score(const Tensor& hidden, const int32_t* targets, Running& nlls) {
     const Tensor logits = model_.logits(hidden);
-    for (int64_t row = 0; row < logits.rows; ++row) {
-      const std::span<const float> values(logits.row(row), static_cast<size_t>(logits.cols));
-      const double nll = negative_log_likelihood(values, targets[row]);
+    std::vector<double> values(static_cast<size_t>(logits.rows));
+    pool_.parallel_for(logits.rows, [&](int64_t row, int) {
+      const std::span<const float> all(logits.row(row), static_cast<size_t>(logits.cols));
+      values[static_cast<size_t>(row)] = negative_log_likelihood(all, targets[row]);
+    });
+    for (size_t row = 0; row < values.size(); ++row) {
+      const double nll = values[row];
       LOWBIT_CHECK_KIND(std::isfinite(nll), ErrorKind::kCorruptFile, "the model gives token ",
                         targets[row], " a log-probability of ", -nll,
                         "; its weights are damaged or overflow");
@@ -138,6 +144,7 @@ class Scorer {
   const Protocol& protocol_;
   int64_t context_;
   KvCache cache_;
+  ThreadPool pool_;
   std::vector<int32_t> block_table_;
 };
 

@@ -75,6 +75,7 @@ class Backend {
   virtual ~Backend() = default;
   virtual std::string name() const = 0;         // "ref", "cpu"
   virtual std::string description() const = 0;  // "cpu avx2, 2 threads, int8 activations"
+  virtual int threads() const = 0;              // of the host, for work beside the backend's own
 
   // Linear layer whose rows are those of `parts`, one after another (q,k,v or gate,up); all parts
   // have the same number of columns. Frees each part's codes as soon as it has its own layout.

@@ -15,6 +15,7 @@ class HostBackend : public Backend {
  public:
   explicit HostBackend(int threads) : pool_(std::make_shared<ThreadPool>(threads)) {}
 
+  int threads() const override { return pool_->size(); }
   Tensor upload(std::span<const float> values) override;
   Tensor allocate(int64_t rows, int64_t cols) override;
   KvCache make_kv_cache(const KvCacheSpec& spec) override;
