@@ -1,6 +1,8 @@
 #include "lowbit/runtime/cpu/isa.h"
 
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <cstdint>
 
@@ -10,12 +12,22 @@ namespace lowbit::cpu {
 
 namespace {
 
-// Register state that the operating system saves: bit 1 XMM, bit 2 YMM.
+// Register state that the operating system saves: bit 1 XMM, bit 2 YMM, bits 5 to 7 AVX-512, bits
+// 17 and 18 AMX.
 uint64_t saved_state() {
   uint32_t low = 0, high = 0;
   __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   return static_cast<uint64_t>(high) << 32 | low;
 }
+
+// Linux hands out tile state on request; without it the first tile instruction is a SIGILL.
+bool ask_for_tiles() {
+  constexpr int kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+  constexpr int kTileData = 18;
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+
+bool bit(uint32_t word, int index) { return word >> index & 1; }
 
 struct IsaEntry {
   const Kernels* kernels;
@@ -37,6 +49,16 @@ CpuFeatures detect_features() {
   if (!osxsave || (saved_state() & 6) != 6) return features;
   if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) return features;
   features.avx2_fma_f16c = (ebx & bit_AVX2) && fma && f16c;
+  const bool zmm_saved = (saved_state() & 0xe0) == 0xe0;
+  features.avx512 = zmm_saved && bit(ebx, 16) && bit(ebx, 17) && bit(ebx, 30) && bit(ebx, 31);
+  features.avx512_vnni = features.avx512 && bit(ecx, 11);
+  const bool tiles_saved = (saved_state() >> 17 & 3) == 3;
+  const bool tiles = features.avx512 && tiles_saved && bit(edx, 24) && ask_for_tiles();
+  features.amx_int8 = tiles && bit(edx, 25);
+  features.amx_bf16 = tiles && bit(edx, 22);
+  if (!__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx)) return features;
+  features.avx_vnni = features.avx2_fma_f16c && bit(eax, 4);
+  features.avx512_bf16 = features.avx512 && bit(eax, 5);
   return features;
 }
 
