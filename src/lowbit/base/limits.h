@@ -35,6 +35,7 @@ constexpr size_t kEndTokens = 256;       // ids that end a text
 constexpr size_t kTokenBytes = 65'536;   // one vocabulary entry
 constexpr size_t kPromptBytes = 256 * kMiB;
 constexpr int64_t kVocabHoles = 1 << 20;  // ids below the highest that no piece has
+constexpr size_t kSpmPieceBytes = 1'024;  // one SentencePiece piece: all its cuts are tried
 constexpr size_t kMerges = 8'000'000;
 constexpr size_t kAddedTokens = 200'000;
 constexpr size_t kAddedTokenBytes = 512;  // one added token: each is searched at every byte
@@ -44,9 +45,15 @@ constexpr uint32_t kRegexMatchSteps = 1'000'000;
 constexpr uint32_t kRegexHeapKib = 65'536;
 constexpr int kRegexSeconds = 10;  // one text through one regular expression
 
-constexpr uint64_t kTemplateSteps = 1'000'000;
-constexpr size_t kTemplateOutputBytes = 4 * kMiB;
-constexpr int kTemplateDepth = 64;
+constexpr size_t kJournalBytes = 256 * kMiB;  // of an unfinished quantize run
+
+constexpr uint64_t kTemplateSteps = 4'000'000;  // of one rendering: expressions, 256 bytes, ...
+constexpr size_t kTemplateOutputBytes = 16 * kMiB;
+constexpr size_t kTemplateStringBytes = 16 * kMiB;   // one string inside of a template
+constexpr size_t kTemplateMemoryBytes = 256 * kMiB;  // all live values of one rendering
+constexpr size_t kTemplateElements = 1'000'000;      // of a list made by repetition or padding
+constexpr int kTemplateDepth = 1'000;                // recursion while rendering
+constexpr int kTemplateNesting = 128;                // of syntax, and of lists and dicts
 constexpr int64_t kTemplateRange = 100'000;
 
 }  // namespace lowbit::limits

@@ -46,7 +46,7 @@ void HostBackend::begin_step(const StepBatch& batch) {
   for (size_t i = 0; i < batch.sequences.size(); ++i) {
     const SequenceSpan& span = batch.sequences[i];
     LOWBIT_CHECK(span.first == next && span.count > 0 && span.count <= batch.size() - next,
-                 "step: span ", i, " covers tokens ", span.first, " to ", span.first + span.count,
+                 "step: span ", i, " has ", span.count, " tokens from ", span.first,
                  ", expected it to start at ", next, " of ", batch.size());
     LOWBIT_CHECK(span.position >= 0 && span.position <= limits::kContext, "step: span ", i,
                  " starts at position ", span.position);

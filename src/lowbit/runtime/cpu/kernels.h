@@ -1,7 +1,7 @@
 // The table of CPU kernels: one instance per instruction set, made of plain functions on plain
 // structs. The files that fill it (kernels_<isa>*.cpp) are compiled for their instruction set and
-// may include only this, <immintrin.h>, <cstdint> and simd_<isa>.h, so that no inline function of
-// theirs can end up in code that runs elsewhere (tools/check_symbols.sh).
+// may include only this, <immintrin.h>, <cstdint> and their own *_<isa>.h, so that no inline
+// function of theirs can end up in code that runs elsewhere (tools/check_symbols.sh).
 //
 // Every kernel sums each of its outputs in an order that depends on nothing but the operands'
 // shapes: not on how many tokens or rows one call covers.
@@ -31,7 +31,9 @@ enum class Affine : uint8_t {
   kOffsets,  // w = scale * (stored + base) + offset
 };
 
-// A weight in kernel layout. Rows and columns beyond rows and cols hold zeros (rows: scale 0).
+// A weight in kernel layout. Rows and columns beyond rows and cols hold zeros (rows: scale 0). Like
+// all structs here it has no member functions: they would be inline symbols of every instruction
+// set.
 struct PackedMatrix {
   Storage storage = Storage::kF32;
   Affine affine = Affine::kNone;
@@ -48,8 +50,6 @@ struct PackedMatrix {
   const void* scales = nullptr;  // [tiles][groups][8]
   const void* shifts = nullptr;  // zeros (uint8) or offsets, [tiles][groups][8]
   const float* bias = nullptr;   // [tiles * 8] or null
-
-  // (No member functions: they would be inline symbols of every instruction set.)
 };
 
 // Activations in int8: x = scale * code, a scale per block.

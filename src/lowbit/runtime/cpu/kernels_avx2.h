@@ -9,6 +9,8 @@ namespace lowbit::cpu::avx2 {
 void linear_f32(const PackedMatrix& w, const float* x, int64_t x_stride, Range tiles, Range tokens,
                 float* y, int64_t y_stride);
 void unpack_tile(const PackedMatrix& w, int64_t tile, float* out);
+// kernels_avx2_vector.cpp: linear_f32 for one token. x: [cols]  y: [rows]
+void vector_product(const PackedMatrix& w, const float* x, Range tiles, float* y);
 // kernels_avx2_int8.cpp
 void linear_int8(const PackedMatrix& w, const QuantizedInput& x, Range tiles, Range tokens,
                  float* y, int64_t y_stride);

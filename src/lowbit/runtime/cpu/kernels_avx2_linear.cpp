@@ -2,7 +2,7 @@
 // stays in L1, then multiplied by 6 tokens at a time. Each output is one chain of FMAs over k in
 // order, whatever the number of tokens.
 #include "lowbit/runtime/cpu/kernels_avx2.h"
-#include "lowbit/runtime/cpu/quantized_avx2.h"
+#include "lowbit/runtime/cpu/packed_avx2.h"
 #include "lowbit/runtime/cpu/simd_avx2.h"
 
 namespace lowbit::cpu {
@@ -20,56 +20,16 @@ void unpack_dense(const PackedMatrix& w, int64_t tile, int64_t first, int64_t la
   const int64_t start = tile * w.cols;
   const int64_t end = last < w.cols ? last : w.cols;
   for (int64_t k = first; k < end; ++k) {
-    __m256 row;
-    if (w.storage == Storage::kF32) {
-      row = _mm256_load_ps(reinterpret_cast<const float*>(w.codes) + (start + k) * 8);
-    } else {
-      const __m128i half = _mm_load_si128(reinterpret_cast<const __m128i*>(w.codes) + start + k);
-      row = w.storage == Storage::kF16
-                ? _mm256_cvtph_ps(half)
-                : _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
-    }
+    const __m256 row = load_dense(w.storage, w.codes, start + k);
     _mm256_storeu_ps(out + (k - first) * stride, row);
   }
 }
 
-// How one group turns stored integers into weights, with the roundings of dequantize().
-struct Group {
-  __m256 scale, offset;
-  __m256i addend;
-  bool has_offset;
-
-  Group(const PackedMatrix& w, int64_t at)
-      : scale(load_rows(w.scales, w.half_scales, at)),
-        offset(_mm256_setzero_ps()),
-        addend(load_addend(w, at)),
-        has_offset(w.affine == Affine::kOffsets) {
-    if (has_offset) offset = load_rows(w.shifts, w.half_scales, at);
-  }
-
-  __m256 weights(__m256i stored) const {
-    const __m256 v = _mm256_mul_ps(scale, _mm256_cvtepi32_ps(_mm256_add_epi32(stored, addend)));
-    return has_offset ? _mm256_add_ps(v, offset) : v;
-  }
-};
-
 // The 4 columns of a quad of signed bytes.
 inline void unpack_quad(const Group& group, __m256i quad, float* out, int64_t stride) {
-  _mm256_storeu_ps(out, group.weights(_mm256_srai_epi32(_mm256_slli_epi32(quad, 24), 24)));
-  _mm256_storeu_ps(out + stride, group.weights(_mm256_srai_epi32(_mm256_slli_epi32(quad, 16), 24)));
-  _mm256_storeu_ps(out + 2 * stride,
-                   group.weights(_mm256_srai_epi32(_mm256_slli_epi32(quad, 8), 24)));
-  _mm256_storeu_ps(out + 3 * stride, group.weights(_mm256_srai_epi32(quad, 24)));
-}
-
-// Quad number `quad` of a block, as signed bytes.
-inline __m256i load_quad(Storage storage, const uint8_t* block, int quad) {
-  const __m256i* at = reinterpret_cast<const __m256i*>(block);
-  if (storage == Storage::kS8) return _mm256_load_si256(at + quad);
-  const __m256i both = _mm256_load_si256(at + quad / 2);
-  const __m256i nibbles =
-      _mm256_and_si256(quad % 2 == 0 ? both : _mm256_srli_epi16(both, 4), _mm256_set1_epi8(15));
-  return storage == Storage::kU4 ? nibbles : _mm256_shuffle_epi8(iq4_table(), nibbles);
+  __m256i columns[4];
+  split_quad(quad, columns);
+  for (int i = 0; i < 4; ++i) _mm256_storeu_ps(out + i * stride, group.weights(columns[i]));
 }
 
 void unpack_quantized(const PackedMatrix& w, int64_t tile, int64_t first, int64_t last, float* out,
@@ -118,15 +78,6 @@ inline void multiply(const float* panel, const float* x, int64_t x_stride, int64
   }
 }
 
-void store_sums(const PackedMatrix& w, int64_t tile, int64_t tiles, const float* sums, float* y) {
-  for (int64_t i = 0; i < tiles; ++i) {
-    const int64_t row = (tile + i) * kTileRows;
-    __m256 sum = _mm256_load_ps(sums + i * kTileRows);
-    if (w.bias != nullptr) sum = _mm256_add_ps(sum, _mm256_load_ps(w.bias + row));
-    _mm256_maskstore_ps(y + row, lane_mask(w.rows - row < 8 ? w.rows - row : 8), sum);
-  }
-}
-
 // 1 or 2 tiles from `tile` on, up to kPanelTokens tokens.
 void panel_product(const PackedMatrix& w, const float* x, int64_t x_stride, int64_t tile,
                    int64_t tiles, Range tokens, float* y, int64_t y_stride) {
@@ -153,7 +104,10 @@ void panel_product(const PackedMatrix& w, const float* x, int64_t x_stride, int6
     }
   }
   for (int64_t token = 0; token < count; ++token) {
-    store_sums(w, tile, tiles, sums + token * kPanelRows, y + (tokens.first + token) * y_stride);
+    for (int64_t i = 0; i < tiles; ++i) {
+      store_rows(w, tile + i, _mm256_load_ps(sums + token * kPanelRows + i * kTileRows),
+                 y + (tokens.first + token) * y_stride);
+    }
   }
 }
 
@@ -163,6 +117,9 @@ namespace avx2 {
 
 void linear_f32(const PackedMatrix& w, const float* x, int64_t x_stride, Range tiles, Range tokens,
                 float* y, int64_t y_stride) {
+  if (tokens.last - tokens.first == 1) {
+    return vector_product(w, x + tokens.first * x_stride, tiles, y + tokens.first * y_stride);
+  }
   for (int64_t token = tokens.first; token < tokens.last; token += kPanelTokens) {
     const int64_t last = token + kPanelTokens < tokens.last ? token + kPanelTokens : tokens.last;
     for (int64_t tile = tiles.first; tile < tiles.last; tile += 2) {
