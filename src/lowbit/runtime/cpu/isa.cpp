@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "lowbit/base/check.h"
+#include "lowbit/runtime/cpu/kernels_avx512.h"
 
 namespace lowbit::cpu {
 
@@ -34,10 +35,32 @@ struct IsaEntry {
   bool (*runs)(const CpuFeatures& features);
 };
 
+bool runs_avx2(const CpuFeatures& features) { return features.avx2_fma_f16c; }
+bool runs_avxvnni(const CpuFeatures& features) { return runs_avx2(features) && features.avx_vnni; }
+bool runs_avx512(const CpuFeatures& features) {
+  return runs_avx2(features) && features.avx512 && features.avx512_vnni;
+}
+bool runs_amx(const CpuFeatures& features) { return runs_avx512(features) && features.amx_int8; }
+
+// AVX2's kernels with another linear_int8.
+Kernels with_linear_int8(const char* isa, decltype(Kernels::linear_int8) linear_int8) {
+  Kernels kernels = kAvx2Kernels;
+  kernels.isa = isa;
+  kernels.linear_int8 = linear_int8;
+  return kernels;
+}
+
 // Best first.
-const IsaEntry kIsas[] = {
-    {&kAvx2Kernels, [](const CpuFeatures& features) { return features.avx2_fma_f16c; }},
-};
+const std::vector<IsaEntry>& isa_table() {
+  static const Kernels amx = with_linear_int8("amx", amx::linear_int8);
+  static const Kernels avx512 = with_linear_int8("avx512", avx512::linear_int8);
+  static const Kernels avxvnni = with_linear_int8("avxvnni", avxvnni::linear_int8);
+  static const std::vector<IsaEntry> table = {{&amx, runs_amx},
+                                              {&avx512, runs_avx512},
+                                              {&avxvnni, runs_avxvnni},
+                                              {&kAvx2Kernels, runs_avx2}};
+  return table;
+}
 
 }  // namespace
 
@@ -65,7 +88,7 @@ CpuFeatures detect_features() {
 std::vector<std::string> available_isas() {
   const CpuFeatures features = detect_features();
   std::vector<std::string> names;
-  for (const IsaEntry& entry : kIsas) {
+  for (const IsaEntry& entry : isa_table()) {
     if (entry.runs(features)) names.emplace_back(entry.kernels->isa);
   }
   return names;
@@ -74,7 +97,7 @@ std::vector<std::string> available_isas() {
 const Kernels& select_kernels(const std::string& isa) {
   const CpuFeatures features = detect_features();
   std::string available, built;
-  for (const IsaEntry& entry : kIsas) {
+  for (const IsaEntry& entry : isa_table()) {
     built += concat(built.empty() ? "" : ", ", entry.kernels->isa);
     if (!entry.runs(features)) continue;
     if (isa.empty() || isa == entry.kernels->isa) return *entry.kernels;

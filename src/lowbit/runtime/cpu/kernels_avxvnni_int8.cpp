@@ -45,8 +45,7 @@ struct AvxVnni {
     return _mm256_load_ps(static_cast<const float*>(values) + at * 8);
   }
   static inline Int load_zeros(const uint8_t* zeros, int64_t at, int64_t) {
-    return _mm256_cvtepu8_epi32(
-        _mm_loadl_epi64(reinterpret_cast<const __m128i*>(zeros + at * 8)));
+    return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(zeros + at * 8)));
   }
   static inline void store_rows(const PackedMatrix& w, int64_t tile, int64_t, Float sum, float* y) {
     if (w.bias != nullptr) sum = add(sum, _mm256_load_ps(w.bias + tile * 8));

@@ -41,8 +41,8 @@ struct VnniIq4 {
   static constexpr bool kSigned = true;
   static inline QuadPair<V> load(const uint8_t* codes, int64_t tile_bytes) {
     // kIq4NlTable of tensor/scheme.h, plus 128.
-    const auto table = V::repeat(_mm_setr_epi8(1, 24, 45, 63, 79, 93, 106, 118, -127, -115, -103,
-                                               -90, -75, -59, -39, -15));
+    const auto table = V::repeat(
+        _mm_setr_epi8(1, 24, 45, 63, 79, 93, 106, 118, -127, -115, -103, -90, -75, -59, -39, -15));
     const auto both = V::load_codes(codes, tile_bytes);
     const auto mask = V::bytes(15);
     return {V::look_up(table, V::bit_and(both, mask)),
@@ -67,7 +67,8 @@ inline typename V::Float load_shift(const PackedMatrix& w, typename V::Float sca
                                     int64_t tile_step) {
   typename V::Int addend = V::ints(w.base);
   if (w.affine == Affine::kZeros) {
-    addend = V::subtract(addend, V::load_zeros(static_cast<const uint8_t*>(w.shifts), at, tile_step));
+    addend =
+        V::subtract(addend, V::load_zeros(static_cast<const uint8_t*>(w.shifts), at, tile_step));
   }
   const auto shift = V::multiply(scale, V::to_float(addend));
   if (w.affine != Affine::kOffsets) return shift;

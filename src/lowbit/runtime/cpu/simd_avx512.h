@@ -33,12 +33,17 @@ struct Avx512 {
   static inline Int shift_right_4(Int v) { return _mm512_srli_epi16(v, 4); }
   static inline Int look_up(Int table, Int at) { return _mm512_shuffle_epi8(table, at); }
   static inline Int subtract(Int a, Int b) { return _mm512_sub_epi32(a, b); }
-  static inline Int dot(Int sum, Int weights, Int x) { return _mm512_dpbusd_epi32(sum, weights, x); }
+  static inline Int dot(Int sum, Int weights, Int x) {
+    return _mm512_dpbusd_epi32(sum, weights, x);
+  }
   static inline Int broadcast_quad(const int8_t* x) {
     int32_t quad;
     __builtin_memcpy(&quad, x, 4);
     return _mm512_set1_epi32(quad);
   }
+
+  static inline Int load_ints(const int32_t* at) { return _mm512_load_si512(at); }
+  static inline void store_ints(uint8_t* at, Int v) { _mm512_store_si512(at, v); }
 
   static inline Float float_zero() { return _mm512_setzero_ps(); }
   static inline Float to_float(Int v) { return _mm512_cvtepi32_ps(v); }
@@ -47,12 +52,15 @@ struct Avx512 {
   static inline Float multiply_add(Float a, Float b, Float c) { return _mm512_fmadd_ps(a, b, c); }
   static inline Float broadcast(const float* at) { return _mm512_set1_ps(*at); }
 
+  static inline Float load_floats(const float* at) { return _mm512_load_ps(at); }
+  static inline void store_floats(float* at, Float v) { _mm512_store_ps(at, v); }
+
   // The 16 rows' scales or offsets: `at` counts groups of 8 rows.
   static inline Float load_rows(const void* values, bool half, int64_t at, int64_t step) {
     if (half) {
       const __m128i* from = static_cast<const __m128i*>(values) + at;
-      return _mm512_cvtph_ps(_mm256_inserti128_si256(
-          _mm256_castsi128_si256(_mm_load_si128(from)), _mm_load_si128(from + step), 1));
+      return _mm512_cvtph_ps(_mm256_inserti128_si256(_mm256_castsi128_si256(_mm_load_si128(from)),
+                                                     _mm_load_si128(from + step), 1));
     }
     const float* from = static_cast<const float*>(values) + at * 8;
     return _mm512_insertf32x8(_mm512_castps256_ps512(_mm256_load_ps(from)),
