@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <memory>
 
+#include "bench_machine.h"
 #include "commands.h"
 #include "lowbit/base/file.h"
 #include "lowbit/bench/latency.h"
@@ -136,7 +137,9 @@ void add_bench(CLI::App& program) {
   CLI::App& sub = *program.add_subcommand("bench", "Measure speed");
   sub.require_subcommand(1);
   sub.footer("Example: lowbit bench latency -m model.gguf");
+  add_bench_kernels(sub);
   add_latency(sub);
+  add_bench_roofline(sub);
   add_tokenizer(sub);
 }
 

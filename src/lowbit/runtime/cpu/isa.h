@@ -8,9 +8,16 @@
 
 namespace lowbit::cpu {
 
-// What the CPU has and the operating system saves (cpuid, xgetbv).
+// What the CPU has and the operating system saves (cpuid, xgetbv) and, for AMX, grants to this
+// process (arch_prctl).
 struct CpuFeatures {
   bool avx2_fma_f16c = false;
+  bool avx_vnni = false;
+  bool avx512 = false;  // F, BW, DQ, VL
+  bool avx512_vnni = false;
+  bool avx512_bf16 = false;
+  bool amx_int8 = false;
+  bool amx_bf16 = false;
 };
 CpuFeatures detect_features();
 

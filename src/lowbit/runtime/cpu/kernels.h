@@ -1,7 +1,8 @@
 // The table of CPU kernels: one instance per instruction set, made of plain functions on plain
 // structs. The files that fill it (kernels_<isa>*.cpp) are compiled for their instruction set and
-// may include only this, <immintrin.h>, <cstdint> and their own *_<isa>.h, so that no inline
-// function of theirs can end up in code that runs elsewhere (tools/check_symbols.sh).
+// may include only this, <immintrin.h>, <cstdint> and headers whose functions are in an anonymous
+// namespace, so that no inline function of theirs can end up in code that runs elsewhere
+// (tools/check_symbols.sh).
 //
 // Every kernel sums each of its outputs in an order that depends on nothing but the operands'
 // shapes: not on how many tokens or rows one call covers.
@@ -54,9 +55,10 @@ struct PackedMatrix {
 
 // Activations in int8: x = scale * code, a scale per block.
 struct QuantizedInput {
-  int8_t* codes = nullptr;  // [tokens][blocks * 32]
-  float* scales = nullptr;  // [tokens][blocks]
-  float* sums = nullptr;    // scale * sum of codes: [tokens][blocks * 32 / sum_cols]
+  int8_t* codes = nullptr;       // [tokens][blocks * 32]
+  float* scales = nullptr;       // [tokens][blocks]
+  float* sums = nullptr;         // scale * sum of codes: [tokens][blocks * 32 / sum_cols]
+  int32_t* code_sums = nullptr;  // the same without scale
   int64_t blocks = 0;
   int64_t sum_cols = kBlockCols;  // 32, or 16 for split blocks
 };
@@ -116,6 +118,6 @@ struct Kernels {
   void (*store_f16)(const float* x, int64_t count, uint16_t* out);
 };
 
-extern const Kernels kAvx2Kernels;
+extern const Kernels kAvx2Kernels;  // the others are made of it and of kernels_avx512.h in isa.cpp
 
 }  // namespace lowbit::cpu

@@ -250,14 +250,15 @@ void quantize_input(const float* x, int64_t cols, int64_t token, const Quantized
     __m256i q[4];
     for (int i = 0; i < 4; ++i) q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], inverse));
     const __m256i halves[2] = {_mm256_add_epi32(q[0], q[1]), _mm256_add_epi32(q[2], q[3])};
-    float sums[2];
-    for (int i = 0; i < 2; ++i) sums[i] = sum_lanes(_mm256_cvtepi32_ps(halves[i]));
-    float* to = out.sums + (token * out.blocks + block) * parts;
-    if (parts == 2) {
-      to[0] = scale * sums[0];
-      to[1] = scale * sums[1];
-    } else {
-      to[0] = scale * (sums[0] + sums[1]);
+    int sums[2];
+    for (int i = 0; i < 2; ++i) {
+      sums[i] = static_cast<int>(sum_lanes(_mm256_cvtepi32_ps(halves[i])));
+    }
+    if (parts == 1) sums[0] += sums[1];
+    for (int64_t part = 0; part < parts; ++part) {
+      const int64_t cell = (token * out.blocks + block) * parts + part;
+      out.sums[cell] = scale * static_cast<float>(sums[part]);
+      out.code_sums[cell] = sums[part];
     }
     out.scales[token * out.blocks + block] = scale;
     // Packing interleaves 128-bit halves; the permutation puts them back.

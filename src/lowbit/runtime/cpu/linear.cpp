@@ -136,11 +136,12 @@ void CpuLinear::forward_int8(const PackedWeight& weight, const Tensor& x, float*
   input.sum_cols = matrix.split_blocks ? kBlockCols / 2 : kBlockCols;
   const int64_t cells = x.rows * matrix.blocks;
   const int64_t ordered = weight.input_order.empty() ? 0 : x.rows * cols_;
-  float* memory = reserve(*environment_, cells * (kBlockCols + 3 * 4) + ordered * 4);
+  float* memory = reserve(*environment_, cells * (kBlockCols + 5 * 4) + ordered * 4);
   input.codes = reinterpret_cast<int8_t*>(memory);
   input.scales = memory + cells * kBlockCols / 4;
   input.sums = input.scales + cells;
-  float* permuted = input.sums + 2 * cells;
+  input.code_sums = reinterpret_cast<int32_t*>(input.sums + 2 * cells);
+  float* permuted = input.sums + 4 * cells;
   for_tokens(x.rows, [&](int64_t token) {
     const float* row = x.row(token);
     if (ordered != 0) {

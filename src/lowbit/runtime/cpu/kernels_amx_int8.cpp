@@ -1,0 +1,75 @@
+// Quantized weights times int8 activations with AMX; tokens that do not fill a tile go to VNNI.
+#include "lowbit/runtime/cpu/kernels_avx512.h"
+#include "lowbit/runtime/cpu/linear_amx.h"
+#include "lowbit/runtime/cpu/simd_avx512.h"
+
+namespace lowbit::cpu {
+namespace {
+
+struct alignas(64) TileConfig {
+  uint8_t palette = 1;
+  uint8_t start_row = 0;
+  uint8_t reserved[14] = {};
+  uint16_t row_bytes[16] = {};
+  uint8_t rows[16] = {};
+};
+
+// Tiles 0 to 3 are products, 4 and 5 activations, 6 weights.
+struct AmxTiles {
+  // `cols` columns are multiplied.
+  static inline void configure(int cols) {
+    TileConfig config;
+    for (int tile = 0; tile < 7; ++tile) {
+      config.row_bytes[tile] = static_cast<uint16_t>(tile == 4 || tile == 5 ? cols : 64);
+      config.rows[tile] = static_cast<uint8_t>(tile == 6 ? cols / 4 : 16);
+    }
+    // g++ 12 takes the instruction to read 8 bytes and may store the rest too late.
+    __asm__ volatile("" : : "r"(&config) : "memory");
+    _tile_loadconfig(&config);
+  }
+
+  static inline void release() { _tile_release(); }
+  static inline void load_weights(const uint8_t* panel) { _tile_loadd(6, panel, 64); }
+
+  // products = x * w for 16 tokens; tile numbers must be constants.
+  template <bool kSigned>
+  static inline void multiply(int index, const int8_t* x, int64_t stride, int32_t* products) {
+    switch (index & 3) {
+#define LOWBIT_MULTIPLY_TILE(sum, input) \
+  _tile_loadd(input, x, stride);         \
+  _tile_zero(sum);                       \
+  if constexpr (kSigned) {               \
+    _tile_dpbssd(sum, input, 6);         \
+  } else {                               \
+    _tile_dpbsud(sum, input, 6);         \
+  }                                      \
+  _tile_stored(sum, products, 64);       \
+  break
+      case 0:
+        LOWBIT_MULTIPLY_TILE(0, 4);
+      case 1:
+        LOWBIT_MULTIPLY_TILE(1, 5);
+      case 2:
+        LOWBIT_MULTIPLY_TILE(2, 4);
+      case 3:
+        LOWBIT_MULTIPLY_TILE(3, 5);
+#undef LOWBIT_MULTIPLY_TILE
+    }
+  }
+};
+
+}  // namespace
+
+namespace amx {
+
+void linear_int8(const PackedMatrix& w, const QuantizedInput& x, Range tiles, Range tokens,
+                 float* y, int64_t y_stride) {
+  const int64_t filled = tokens.first + (tokens.last - tokens.first) / kTileTokens * kTileTokens;
+  if (filled > tokens.first) {
+    amx_linear<Avx512, AmxTiles>(w, x, tiles, {tokens.first, filled}, y, y_stride);
+  }
+  avx512::linear_int8(w, x, tiles, {filled, tokens.last}, y, y_stride);
+}
+
+}  // namespace amx
+}  // namespace lowbit::cpu

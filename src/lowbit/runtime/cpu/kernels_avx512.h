@@ -1,0 +1,26 @@
+// The AVX-512, AVX-VNNI and AMX kernels, by file. What is not here is AVX2's.
+#pragma once
+
+#include "lowbit/runtime/cpu/kernels.h"
+
+namespace lowbit::cpu {
+
+namespace avx512 {
+// kernels_avx512_int8.cpp
+void linear_int8(const PackedMatrix& w, const QuantizedInput& x, Range tiles, Range tokens,
+                 float* y, int64_t y_stride);
+}  // namespace avx512
+
+namespace avxvnni {
+// kernels_avxvnni_int8.cpp
+void linear_int8(const PackedMatrix& w, const QuantizedInput& x, Range tiles, Range tokens,
+                 float* y, int64_t y_stride);
+}  // namespace avxvnni
+
+namespace amx {
+// kernels_amx_int8.cpp
+void linear_int8(const PackedMatrix& w, const QuantizedInput& x, Range tiles, Range tokens,
+                 float* y, int64_t y_stride);
+}  // namespace amx
+
+}  // namespace lowbit::cpu
