@@ -26,6 +26,11 @@ std::vector<fs::path> files_ending(const fs::path& folder, const std::string& en
          " but no safetensors file; lowbit does not read pickles, which can run code. Convert it: "
          "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(OUT)");
   }
+  const std::vector<fs::path> ggufs = files_ending(folder, ".gguf");
+  if (!ggufs.empty()) {
+    fail(ErrorKind::kInvalidArgument, folder.string(), ": holds a config.json but no safetensors ",
+         "file; name the GGUF file, such as ", ggufs.front().string());
+  }
   fail(ErrorKind::kIo, folder.string(),
        ": no model.safetensors and no model.safetensors.index.json; is the download complete?");
 }
