@@ -1,8 +1,10 @@
 // lowbit bench: speed.
+#include <algorithm>
 #include <cstdio>
 #include <memory>
 
 #include "commands.h"
+#include "lowbit/base/file.h"
 #include "lowbit/bench/latency.h"
 #include "lowbit/bench/tokenizer_bench.h"
 #include "lowbit/report/table.h"
@@ -19,39 +21,51 @@ struct LatencyCommand {
   bool json = false;
 };
 
+OrderedJson to_json(const LatencyRow& row, const LatencyCommand& command, Session& session) {
+  OrderedJson out;
+  out["model"] = command.model;
+  out["format"] = session.checkpoint().format();
+  out["backend"] = session.backend().description();
+  out["kernels"] = session.model().kernels();
+  out["n_prompt"] = row.prompt_tokens;
+  out["n_gen"] = row.decode_tokens;
+  out["repetitions"] = row.repetitions;
+  out["prefill_tok_s"] = row.prefill_tok_s.median;
+  out["prefill_stddev"] = row.prefill_tok_s.stddev;
+  out["decode_tok_s"] = row.decode_tok_s.median;
+  out["decode_stddev"] = row.decode_tok_s.stddev;
+  out["weight_gb_s"] = row.weight_gb_s;
+  out["peak_memory_mib"] = row.peak_memory_mib;
+  out["load_seconds"] = session.load_seconds();
+  return out;
+}
+
 void run_latency(LatencyCommand& command) {
-  command.run.context = command.options.prompt + command.options.generate;
+  LatencyOptions& options = command.options;
+  options.kv_dtype = command.run.kv_dtype();
+  const int64_t longest =
+      *std::max_element(options.prompt_tokens.begin(), options.prompt_tokens.end());
+  command.run.context = std::max(longest, options.decode_tokens);
   Session session(command.model, command.run);
-  const LatencyRow row = bench_latency(session.model(), command.options);
+  const std::vector<LatencyRow> rows = measure_latency(session.model(), options);
   if (command.json) {
-    OrderedJson out;
-    out["model"] = command.model;
-    out["format"] = session.checkpoint().format();
-    out["backend"] = session.backend().description();
-    out["kernels"] = session.model().kernels();
-    out["n_prompt"] = command.options.prompt;
-    out["n_gen"] = command.options.generate;
-    out["prefill_tok_s"] = row.prefill_tok_s;
-    out["prefill_stddev"] = row.prefill_stddev;
-    out["decode_tok_s"] = row.decode_tok_s;
-    out["decode_stddev"] = row.decode_stddev;
-    out["weight_gb_s"] = row.weight_gb_s;
-    out["peak_memory_mib"] = row.peak_memory_mib;
-    out["load_seconds"] = session.load_seconds();
-    std::printf("%s\n", dump_json(OrderedJson::array({out}), 2).c_str());
+    OrderedJson out = OrderedJson::array();
+    for (const LatencyRow& row : rows) out.push_back(to_json(row, command, session));
+    std::printf("%s\n", dump_json(out, 2).c_str());
     return;
   }
-  Table table({"model", "backend", "test", ">tok/s", ">weights GB/s", ">peak MiB"});
+  Table table({"model", "backend", "test", ">tok/s (median ± sd)", ">weights GB/s", ">peak MiB"});
   const std::string name = fs::path(command.model).filename().string();
   const std::string backend = session.backend().description();
-  const auto speed = [](double mean, double deviation) {
-    return fixed(mean, 2) + " ± " + fixed(deviation, 2);
+  const auto speed = [](const Rate& rate) {
+    return fixed(rate.median, 2) + " ± " + fixed(rate.stddev, 2);
   };
-  table.add({name, backend, concat("pp", command.options.prompt),
-             speed(row.prefill_tok_s, row.prefill_stddev), "", fixed(row.peak_memory_mib, 1)});
-  table.add({name, backend, concat("tg", command.options.generate),
-             speed(row.decode_tok_s, row.decode_stddev), fixed(row.weight_gb_s, 2),
-             fixed(row.peak_memory_mib, 1)});
+  for (const LatencyRow& row : rows) {
+    table.add({name, backend, concat("pp", row.prompt_tokens), speed(row.prefill_tok_s)});
+  }
+  const LatencyRow& last = rows.back();
+  table.add({name, backend, concat("tg", last.decode_tokens), speed(last.decode_tok_s),
+             fixed(last.weight_gb_s, 2), fixed(last.peak_memory_mib, 1)});
   std::printf("%s", table.text().c_str());
 }
 
@@ -61,11 +75,13 @@ void add_latency(CLI::App& bench) {
       *bench.add_subcommand("latency", "Prefill and decode speed of one sequence (as llama-bench)");
   sub.footer("Example: lowbit bench latency -m model.gguf -p 512 -n 128 -r 5");
   add_model_option(sub, command->model);
-  sub.add_option("-p,--n-prompt", command->options.prompt, "Tokens to prefill")
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 20))
+  sub.add_option("-p,--n-prompt", command->options.prompt_tokens,
+                 "Tokens to prefill (several, separated by commas: a row each)")
+      ->delimiter(',')
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
       ->capture_default_str();
-  sub.add_option("-n,--n-gen", command->options.generate, "Tokens to decode")
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 20))
+  sub.add_option("-n,--n-gen", command->options.decode_tokens, "Tokens to decode")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
       ->capture_default_str();
   sub.add_option("-r,--repetitions", command->options.repetitions, "Repetitions")
       ->check(CLI::Range(1, 1000))

@@ -91,6 +91,7 @@ class Conversation {
 
 void execute(ChatCommand& command) {
   command.generate.sampling = command.sampling.resolve();
+  command.generate.cancelled = interrupted;
   check_utf8(command.system, "the system message");
   Session session(command.model, command.run);
   Conversation conversation(command, session);

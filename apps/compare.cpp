@@ -1,8 +1,10 @@
 // lowbit compare: several checkpoints side by side.
+#include <algorithm>
 #include <cstdio>
 #include <memory>
 
 #include "commands.h"
+#include "lowbit/base/file.h"
 #include "lowbit/bench/latency.h"
 #include "lowbit/eval/perplexity.h"
 #include "lowbit/report/table.h"
@@ -31,7 +33,7 @@ OrderedJson measure(const std::string& model, const CompareCommand& command,
     weights += count;
     bytes += tensor.bytes;
   }
-  const LatencyRow speed = bench_latency(session.model(), command.latency);
+  const LatencyRow speed = measure_latency(session.model(), command.latency).front();
   const PerplexityResult quality =
       perplexity(session.model(), session.tokenizer(), text, command.perplexity);
   OrderedJson row;
@@ -41,16 +43,16 @@ OrderedJson measure(const std::string& model, const CompareCommand& command,
   row["bits_per_weight"] = 8.0 * static_cast<double>(bytes) / static_cast<double>(weights);
   row["ppl"] = quality.ppl;
   row["stderr"] = quality.stderr_ppl;
-  row["prefill_tok_s"] = speed.prefill_tok_s;
-  row["decode_tok_s"] = speed.decode_tok_s;
+  row["prefill_tok_s"] = speed.prefill_tok_s.median;
+  row["decode_tok_s"] = speed.decode_tok_s.median;
   return row;
 }
 
 void execute(CompareCommand& command) {
   PerplexityOptions& options = command.perplexity;
   if (options.context == 0) options.context = options.protocol == "hf" ? 2048 : 512;
-  command.run.context =
-      std::max(options.context, command.latency.prompt + command.latency.generate);
+  command.run.context = std::max(
+      {options.context, command.latency.prompt_tokens.front(), command.latency.decode_tokens});
   const std::string text = read_text(command.file);
   OrderedJson rows = OrderedJson::array();
   for (const std::string& model : command.models) rows.push_back(measure(model, command, text));

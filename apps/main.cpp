@@ -13,10 +13,10 @@ namespace lowbit::app {
 
 namespace {
 
-volatile std::sig_atomic_t interrupts = 0;
+volatile std::sig_atomic_t interrupts = 0;  // how many ctrl-C so far
 
 void on_interrupt(int signal) {
-  ++interrupts;
+  interrupts = interrupts + 1;
   if (interrupts >= 2) {
     std::signal(signal, SIG_DFL);
     std::raise(signal);

@@ -62,6 +62,7 @@ void print_json(const std::vector<int32_t>& prompt, const GenerateResult& result
 
 void execute(RunCommand& command) {
   command.generate.sampling = command.sampling.resolve();
+  command.generate.cancelled = interrupted;
   Session session(command.model, command.run);
   const std::vector<int32_t> ids = prompt_ids(command, session);
   Generator generator(session.model(), session.tokenizer(), command.run.kv_dtype());

@@ -35,6 +35,7 @@ constexpr size_t kEndTokens = 256;       // ids that end a text
 constexpr size_t kTokenBytes = 65'536;   // one vocabulary entry
 constexpr size_t kPromptBytes = 256 * kMiB;
 constexpr int64_t kVocabHoles = 1 << 20;  // ids below the highest that no piece has
+constexpr size_t kSpmPieceBytes = 1'024;  // one SentencePiece piece: all its cuts are tried
 constexpr size_t kMerges = 8'000'000;
 constexpr size_t kAddedTokens = 200'000;
 constexpr size_t kAddedTokenBytes = 512;  // one added token: each is searched at every byte
@@ -43,6 +44,8 @@ constexpr size_t kRegexBytes = 65'536;    // source of one regular expression
 constexpr uint32_t kRegexMatchSteps = 1'000'000;
 constexpr uint32_t kRegexHeapKib = 65'536;
 constexpr int kRegexSeconds = 10;  // one text through one regular expression
+
+constexpr size_t kJournalBytes = 256 * kMiB;  // of an unfinished quantize run
 
 constexpr uint64_t kTemplateSteps = 1'000'000;
 constexpr size_t kTemplateOutputBytes = 4 * kMiB;

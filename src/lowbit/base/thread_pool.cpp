@@ -7,6 +7,9 @@
 #include <cstdlib>
 #include <fstream>
 #include <string>
+#include <utility>
+
+#include "lowbit/base/check.h"
 
 namespace lowbit {
 
@@ -15,6 +18,9 @@ namespace {
 // Turns a waiting thread takes before it sleeps: about 20 us, the usual gap between two loops of
 // one decode step.
 constexpr int kSpins = 2000;
+
+// The low bits of next_ while a loop is being set up.
+constexpr uint64_t kClosed = 0xffffffff;
 
 // CPUs' worth of time that the cgroup allows, or 0 if it says nothing.
 int cgroup_cpus() {
@@ -45,7 +51,7 @@ int available_cpus() {
   return cpus > 0 ? cpus : 1;
 }
 
-ThreadPool::ThreadPool(int threads) {
+ThreadPool::ThreadPool(int threads) : next_(kClosed) {
   const int total = threads > 0 ? threads : available_cpus();
   workers_.reserve(static_cast<size_t>(total - 1));
   for (int thread = 1; thread < total; ++thread) {
@@ -54,42 +60,58 @@ ThreadPool::ThreadPool(int threads) {
 }
 
 ThreadPool::~ThreadPool() {
-  {
-    const std::lock_guard lock(mutex_);
-    stop_ = true;
-    ++generation_;
-  }
-  wake_.notify_all();
+  stop_ = true;
+  loops_.fetch_add(1);
+  loops_.notify_all();
   for (std::thread& worker : workers_) worker.join();
 }
 
-void ThreadPool::run_share(int thread) {
-  try {
-    for (int64_t index = next_.fetch_add(1); index < count_; index = next_.fetch_add(1)) {
-      (*body_)(index, thread);
+// Takes the next index, if there is one. What it reads of the loop is of this loop if the exchange
+// succeeds, because a new loop closes next_ before it changes anything.
+bool ThreadPool::claim(int64_t& index) {
+  uint64_t next = next_.load(std::memory_order_acquire);
+  while ((next & kClosed) != kClosed &&
+         static_cast<int64_t>(next & kClosed) < count_.load(std::memory_order_acquire)) {
+    if (next_.compare_exchange_weak(next, next + 1, std::memory_order_acq_rel)) {
+      index = static_cast<int64_t>(next & kClosed);
+      return true;
     }
-  } catch (...) {
-    const std::lock_guard lock(mutex_);
-    if (!failure_) failure_ = std::current_exception();
-    next_ = count_;
+  }
+  return false;
+}
+
+// Counts the indices that nobody has taken as done.
+void ThreadPool::cancel_rest() {
+  int64_t index = 0;
+  while (claim(index)) done_.fetch_add(1, std::memory_order_release);
+}
+
+void ThreadPool::run_share(int thread) {
+  int64_t index = 0;
+  while (claim(index)) {
+    try {
+      (*body_.load(std::memory_order_acquire))(index, thread);
+    } catch (...) {
+      {
+        const std::lock_guard lock(failure_mutex_);
+        if (!failure_) failure_ = std::current_exception();
+      }
+      cancel_rest();
+    }
+    done_.fetch_add(1, std::memory_order_release);
   }
 }
 
 void ThreadPool::work(int thread) {
-  uint64_t seen = 0;
+  int seen = 0;
   while (true) {
-    int spins = 0;
-    while (generation_.load(std::memory_order_acquire) == seen && ++spins < kSpins) {
+    for (int spins = 0; loops_.load(std::memory_order_acquire) == seen && spins < kSpins; ++spins) {
       __builtin_ia32_pause();
     }
-    if (generation_.load(std::memory_order_acquire) == seen) {
-      std::unique_lock lock(mutex_);
-      wake_.wait(lock, [&] { return generation_.load() != seen; });
-    }
-    seen = generation_.load(std::memory_order_acquire);
+    loops_.wait(seen, std::memory_order_acquire);
+    seen = loops_.load(std::memory_order_acquire);
     if (stop_) return;
     run_share(thread);
-    busy_.fetch_sub(1, std::memory_order_release);
   }
 }
 
@@ -98,25 +120,25 @@ void ThreadPool::parallel_for(int64_t count, const std::function<void(int64_t, i
     for (int64_t index = 0; index < count; ++index) body(index, 0);
     return;
   }
-  {
-    const std::lock_guard lock(mutex_);
-    body_ = &body;
-    count_ = count;
-    next_ = 0;
-    failure_ = nullptr;
-    busy_ = static_cast<int>(workers_.size());
-    generation_.fetch_add(1, std::memory_order_release);
-  }
-  wake_.notify_all();
+  LOWBIT_CHECK(count < static_cast<int64_t>(kClosed), "a loop of ", count, " turns");
+  const uint64_t generation = (next_.load(std::memory_order_relaxed) >> 32) + 1;
+  next_.store(generation << 32 | kClosed, std::memory_order_seq_cst);
+  body_.store(&body, std::memory_order_release);
+  count_.store(count, std::memory_order_release);
+  done_.store(0, std::memory_order_relaxed);
+  failure_ = nullptr;
+  next_.store((generation + 1) << 32, std::memory_order_seq_cst);
+  loops_.fetch_add(1);
+  loops_.notify_all();
   run_share(0);
-  for (int spins = 0; busy_.load(std::memory_order_acquire) != 0; ++spins) {
+  for (int spins = 0; done_.load(std::memory_order_acquire) != count; ++spins) {
     if (spins < kSpins) {
       __builtin_ia32_pause();
     } else {
       std::this_thread::yield();
     }
   }
-  if (failure_) std::rethrow_exception(failure_);
+  if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
 }
 
 }  // namespace lowbit

@@ -2,8 +2,8 @@
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <mutex>
 #include <thread>
@@ -29,16 +29,20 @@ class ThreadPool {
  private:
   void work(int thread);
   void run_share(int thread);
+  bool claim(int64_t& index);
+  void cancel_rest();
 
   std::vector<std::thread> workers_;
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  const std::function<void(int64_t, int)>* body_ = nullptr;
-  int64_t count_ = 0;
-  std::atomic<int64_t> next_{0};
-  std::atomic<int> busy_{0};
-  std::atomic<uint64_t> generation_{0};
+  // Generation of the loop in the high, next index in the low 32 bits. A loop is over when all its
+  // indices are done, so a thread that the system has put aside holds nobody up: it finds the
+  // generation changed.
+  std::atomic<uint64_t> next_;
+  std::atomic<int64_t> count_{0};
+  std::atomic<const std::function<void(int64_t, int)>*> body_{nullptr};
+  std::atomic<int64_t> done_{0};
+  std::atomic<int> loops_{0};  // started so far; threads sleep on it
   std::atomic<bool> stop_{false};
+  std::mutex failure_mutex_;
   std::exception_ptr failure_;
 };
 

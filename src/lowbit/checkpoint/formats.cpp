@@ -1,6 +1,8 @@
 #include "lowbit/checkpoint/formats.h"
 
 #include "lowbit/base/check.h"
+#include "lowbit/checkpoint/formats/compressed_tensors.h"
+#include "lowbit/checkpoint/formats/gptq.h"
 #include "lowbit/checkpoint/formats/safetensors_format.h"
 
 namespace lowbit {
@@ -8,6 +10,8 @@ namespace lowbit {
 std::span<const CheckpointFormat> checkpoint_formats() {
   // To add a format: its file in formats/, and its row here.
   static const CheckpointFormat formats[] = {
+      kGptqFormat,
+      kCompressedTensorsFormat,
       kSafetensorsFormat,
   };
   return formats;

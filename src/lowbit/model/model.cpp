@@ -115,7 +115,7 @@ Model::Model(const Checkpoint& checkpoint, Backend& backend, const ModelOptions&
                config_.max_position_embeddings, " positions");
   LOWBIT_CHECK(options.max_batch > 0, "max_batch must be positive, not ", options.max_batch);
 
-  Progress progress("loading", config_.num_hidden_layers + 1, "layers");
+  Progress progress("loading", config_.num_hidden_layers, "layers");
   load_embeddings(checkpoint);
   for (int64_t i = 0; i < config_.num_hidden_layers; ++i) {
     if (options.progress) progress.update(i + 1);

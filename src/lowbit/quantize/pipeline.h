@@ -3,26 +3,27 @@
 // Output is built in OUT.partial: one file per finished unit (embedding, each block, head), each
 // recorded in a journal once it is durable. A run that finds a partial folder of the same input
 // and options goes on after the last recorded unit; OUT appears by one rename at the end, so it is
-// never half a checkpoint, and its bytes do not depend on interruptions.
+// never half a checkpoint, and its bytes do not depend on interruptions or threads.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
-
-#include "lowbit/checkpoint/checkpoint.h"
 
 namespace lowbit {
 
 struct QuantizeOptions {
   std::string method = "rtn";
   int bits = 4;
-  int64_t group_size = 64;  // -1: one group per row
+  int64_t group_size = 0;  // -1: one group per row; 0: the format's usual (64; GGUF 32)
   bool symmetric = true;
-  std::string format =
-      "gptq";  // "gptq", "compressed-tensors", "gguf[:TYPE]", "safetensors[:DTYPE]"
+  // "gptq", "compressed-tensors", "gguf[:q4_0|q4_1|q8_0|f16]", "safetensors[:f16|bf16]". A GGUF
+  // type or "safetensors" decides bits, groups and symmetry by itself.
+  std::string format = "gptq";
   std::vector<std::string> skip = {"lm_head"};  // modules kept in 16 bits: name or suffix
-  bool force = false;                           // replace a non-empty OUT
+  bool force = false;                           // replace a non-empty OUT, discard a partial one
   int threads = 0;
+  int64_t shard_bytes = 5'000'000'000;  // of one safetensors file, at most (one tensor at least)
 };
 
 struct QuantizeSummary {
@@ -33,6 +34,7 @@ struct QuantizeSummary {
   double seconds = 0;
 };
 
+// OUT is a folder; for GGUF, a file if its name ends in ".gguf", else a folder with model.gguf.
 // Throws kInvalidArgument for impossible combinations (listing the possible), kIo for files.
 QuantizeSummary quantize_checkpoint(const std::string& model, const std::string& out,
                                     const QuantizeOptions& options);

@@ -5,61 +5,72 @@
 namespace lowbit::cpu {
 namespace {
 
-// Calls body(i, mask) for each 8 of [0, count); all lanes of mask are set but in a last, short one.
+// Loads and stores of 8 lanes, or of the first `count`: masked stores are slow on AMD, so only the
+// last, short piece of a row uses them.
+struct Whole {
+  __m256 load(const float* at) const { return _mm256_loadu_ps(at); }
+  void store(float* at, __m256 v) const { _mm256_storeu_ps(at, v); }
+};
+struct Part {
+  __m256i mask;
+  __m256 load(const float* at) const { return _mm256_maskload_ps(at, mask); }
+  void store(float* at, __m256 v) const { _mm256_maskstore_ps(at, mask, v); }
+};
+
+// Calls body(i, lanes) for each 8 of [0, count).
 template <typename Body>
 inline void for_lanes(int64_t count, const Body& body) {
-  const __m256i all = _mm256_set1_epi32(-1);
   int64_t i = 0;
-  for (; i + 8 <= count; i += 8) body(i, all);
-  if (i < count) body(i, lane_mask(count - i));
+  for (; i + 8 <= count; i += 8) body(i, Whole{});
+  if (i < count) body(i, Part{lane_mask(count - i)});
 }
 
-inline __m256 normalizer(__m256 squares, int64_t count, float eps) {
+// out = x * weight / sqrt(squares / count + eps)
+inline void normalize(const float* x, const float* weight, __m256 squares, int64_t count, float eps,
+                      float* out) {
   const float mean = sum_lanes(squares) / static_cast<float>(count) + eps;
-  const __m128 root = _mm_sqrt_ss(_mm_set_ss(mean));
-  return _mm256_set1_ps(1.f / _mm_cvtss_f32(root));
+  const __m256 scale = _mm256_set1_ps(1.f / _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(mean))));
+  for_lanes(count, [&](int64_t i, auto lanes) {
+    const __m256 v = _mm256_mul_ps(lanes.load(x + i), scale);
+    lanes.store(out + i, _mm256_mul_ps(v, lanes.load(weight + i)));
+  });
 }
 
 void rms_norm(const float* x, const float* weight, int64_t count, float eps, float* out) {
   __m256 squares = _mm256_setzero_ps();
-  for_lanes(count, [&](int64_t i, __m256i mask) {
-    const __m256 v = _mm256_maskload_ps(x + i, mask);
+  for_lanes(count, [&](int64_t i, auto lanes) {
+    const __m256 v = lanes.load(x + i);
     squares = _mm256_fmadd_ps(v, v, squares);
   });
-  const __m256 scale = normalizer(squares, count, eps);
-  for_lanes(count, [&](int64_t i, __m256i mask) {
-    const __m256 v = _mm256_mul_ps(_mm256_maskload_ps(x + i, mask), scale);
-    _mm256_maskstore_ps(out + i, mask, _mm256_mul_ps(v, _mm256_maskload_ps(weight + i, mask)));
-  });
+  normalize(x, weight, squares, count, eps, out);
 }
 
 void add_rms_norm(float* residual, const float* hidden, const float* weight, int64_t count,
                   float eps, float* out) {
-  for_lanes(count, [&](int64_t i, __m256i mask) {
-    const __m256 sum =
-        _mm256_add_ps(_mm256_maskload_ps(residual + i, mask), _mm256_maskload_ps(hidden + i, mask));
-    _mm256_maskstore_ps(residual + i, mask, sum);
+  __m256 squares = _mm256_setzero_ps();
+  for_lanes(count, [&](int64_t i, auto lanes) {
+    const __m256 v = _mm256_add_ps(lanes.load(residual + i), lanes.load(hidden + i));
+    lanes.store(residual + i, v);
+    squares = _mm256_fmadd_ps(v, v, squares);
   });
-  rms_norm(residual, weight, count, eps, out);
+  normalize(residual, weight, squares, count, eps, out);
 }
 
 void rotate(float* head, const float* cos, const float* sin, int64_t half) {
-  for_lanes(half, [&](int64_t i, __m256i mask) {
-    const __m256 a = _mm256_maskload_ps(head + i, mask);
-    const __m256 b = _mm256_maskload_ps(head + half + i, mask);
-    const __m256 c = _mm256_maskload_ps(cos + i, mask), s = _mm256_maskload_ps(sin + i, mask);
-    _mm256_maskstore_ps(head + i, mask, _mm256_fmsub_ps(a, c, _mm256_mul_ps(b, s)));
-    _mm256_maskstore_ps(head + half + i, mask, _mm256_fmadd_ps(b, c, _mm256_mul_ps(a, s)));
+  for_lanes(half, [&](int64_t i, auto lanes) {
+    const __m256 a = lanes.load(head + i), b = lanes.load(head + half + i);
+    const __m256 c = lanes.load(cos + i), s = lanes.load(sin + i);
+    lanes.store(head + i, _mm256_fmsub_ps(a, c, _mm256_mul_ps(b, s)));
+    lanes.store(head + half + i, _mm256_fmadd_ps(b, c, _mm256_mul_ps(a, s)));
   });
 }
 
 void silu_mul(const float* gate, const float* up, int64_t count, float* out) {
   const __m256 one = _mm256_set1_ps(1.f), sign = _mm256_set1_ps(-0.f);
-  for_lanes(count, [&](int64_t i, __m256i mask) {
-    const __m256 g = _mm256_maskload_ps(gate + i, mask);
+  for_lanes(count, [&](int64_t i, auto lanes) {
+    const __m256 g = lanes.load(gate + i);
     const __m256 below = _mm256_add_ps(one, exp8(_mm256_xor_ps(g, sign)));
-    const __m256 u = _mm256_maskload_ps(up + i, mask);
-    _mm256_maskstore_ps(out + i, mask, _mm256_mul_ps(_mm256_div_ps(g, below), u));
+    lanes.store(out + i, _mm256_mul_ps(_mm256_div_ps(g, below), lanes.load(up + i)));
   });
 }
 

@@ -29,6 +29,10 @@ inline __m256i load_codes(const uint8_t* codes) {
 inline __m256i low_nibbles(__m256i v) { return _mm256_and_si256(v, _mm256_set1_epi8(15)); }
 inline __m256i high_nibbles(__m256i v) { return low_nibbles(_mm256_srli_epi16(v, 4)); }
 
+// Makes the compiler finish this sum here. Left alone, g++ reorders integer sums into a tree whose
+// leaves it spills.
+inline void settle(__m256i& sum) { __asm__("" : "+x"(sum)); }
+
 // Each type's dot<T, Q>() leaves in sums[t] the dot products of Q quads of codes with token t.
 
 // Codes 0..15 times -127..127: a pair is at most 3810, so 8 quads fit int16.
@@ -47,6 +51,7 @@ struct U4 {
         const __m256i a = _mm256_maddubs_epi16(low, broadcast_quad(at));
         const __m256i b = _mm256_maddubs_epi16(high, broadcast_quad(at + 4));
         pairs[t] = _mm256_add_epi16(pairs[t], _mm256_add_epi16(a, b));
+        settle(pairs[t]);
       }
     }
     const __m256i ones = _mm256_set1_epi16(1);
@@ -72,6 +77,7 @@ struct S8 {
       for (int t = 0; t < T; ++t) {
         const __m256i pairs = signed_pairs(magnitude, w, broadcast_quad(x + t * stride + quad * 4));
         sums[t] = _mm256_add_epi32(sums[t], _mm256_madd_epi16(pairs, ones));
+        settle(sums[t]);
       }
     }
   }
@@ -94,6 +100,7 @@ struct S6 {
           const int8_t* at = x + t * stride + (quad + i) * 4;
           const __m256i pair = signed_pairs(magnitude, w, broadcast_quad(at));
           pairs[t] = i == 0 ? pair : _mm256_add_epi16(pairs[t], pair);
+          settle(pairs[t]);
         }
       }
       for (int t = 0; t < T; ++t) {
@@ -121,6 +128,8 @@ struct Iq4 {
           const int8_t* at = x + t * stride + (quad + i) * 4;
           const __m256i pairs = signed_pairs(magnitude, w[i], broadcast_quad(at));
           sums[t] = _mm256_add_epi32(sums[t], _mm256_madd_epi16(pairs, ones));
+          settle(sums[t]);
+        settle(sums[t]);
         }
       }
     }

@@ -123,7 +123,11 @@ void store_sums(const PackedMatrix& w, int64_t tile, int64_t tiles, const float*
     const int64_t row = (tile + i) * kTileRows;
     __m256 sum = _mm256_load_ps(sums + i * kTileRows);
     if (w.bias != nullptr) sum = _mm256_add_ps(sum, _mm256_load_ps(w.bias + row));
-    _mm256_maskstore_ps(y + row, lane_mask(w.rows - row < 8 ? w.rows - row : 8), sum);
+    if (w.rows - row >= kTileRows) {
+      _mm256_storeu_ps(y + row, sum);
+    } else {
+      _mm256_maskstore_ps(y + row, lane_mask(w.rows - row), sum);
+    }
   }
 }
 

@@ -1,0 +1,14 @@
+// What a partial run must have in common with the run that goes on: input, options, program.
+#pragma once
+
+#include "lowbit/base/file.h"
+#include "lowbit/base/json.h"
+#include "lowbit/quantize/pipeline.h"
+
+namespace lowbit {
+
+// {"lowbit": version, "options": {...}, "model": {file name: {size, modified, sample}}}. `model` is
+// a file or a folder; the sample is a hash of a file's ends and of places between them.
+Json fingerprint(const fs::path& model, const QuantizeOptions& options);
+
+}  // namespace lowbit

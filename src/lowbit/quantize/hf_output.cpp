@@ -1,0 +1,169 @@
+// Output as a Hugging Face folder: gptq, compressed-tensors, or 16-bit safetensors.
+#include <algorithm>
+#include <cstdio>
+
+#include "lowbit/base/check.h"
+#include "lowbit/checkpoint/formats.h"
+#include "lowbit/quantize/fault.h"
+#include "lowbit/quantize/hf_config.h"
+#include "lowbit/quantize/output.h"
+#include "lowbit/quantize/quantizer.h"
+
+namespace lowbit {
+
+namespace {
+
+class HfOutput final : public Output {
+ public:
+  explicit HfOutput(const OutputJob& job)
+      : job_(job),
+        quantizes_(job.options.bits < 16),
+        format_(checkpoint_format(parse_format(job.options.format).name)),
+        dense_(row_encoder(parse_format(job.options.format).type == "bf16" ? "BF16" : "F16")) {
+    if (quantizes_) quantizer_ = quantize_method(job.options.method).make();
+  }
+
+  void check() const override {
+    hf_config(job_.checkpoint, job_.config, dense_.type);
+    if (!quantizes_) return;
+    check_group_size(job_.plan, job_.options.group_size);
+    for (const PlanUnit& unit : job_.plan.units) {
+      for (const PlanItem& item : unit.items) {
+        if (item.quantize) check_holds(item);
+      }
+    }
+  }
+
+  void write_vector(const PlanItem& item, const std::vector<float>& values,
+                    PartWriter& part) override {
+    check_finite(item.name, values, 0);
+    std::vector<uint8_t> bytes(values.size() * 2);
+    LOWBIT_CHECK(dense_.encode(values, bytes.data()), item.name, " has values too large for ",
+                 dense_.type);
+    part.begin(item.name, dense_.type, {static_cast<int64_t>(values.size())});
+    part.write(bytes);
+  }
+
+  void write_matrix(const PlanItem& item, const LinearWeight& weight, PartWriter& part) override {
+    if (item.quantize) {
+      write_quantized(item, weight, part);
+    } else {
+      write_rows(item.name + ".weight", weight.weight, item.name, dense_, same_row, job_.pool,
+                 part);
+    }
+    if (!weight.bias.empty()) {
+      write_vector({PlanItem::Kind::kVector, item.name + ".bias", item.rows, 1, false}, weight.bias,
+                   part);
+    }
+  }
+
+  void assemble(const std::vector<PartFile>& parts, const fs::path& result) override {
+    fs::create_directory(result);
+    write_weights(parts, result);
+    write_configs(result);
+    copy_tokenizer(job_.checkpoint, result);
+    fault_point("model card");
+    write_file_atomic(result / "README.md", model_card(job_, job_.options.format));
+  }
+
+ private:
+  QuantScheme scheme(const PlanItem& item) const {
+    const int64_t size = job_.options.group_size;
+    return int_scheme(job_.options.bits, size > 0 ? size : item.cols,
+                      job_.options.symmetric ? Zero::kNone : Zero::kInt);
+  }
+
+  // Asks the format itself, with a small weight whose rows leave the same remainders.
+  void check_holds(const PlanItem& item) const {
+    QTensor weight;
+    weight.scheme = scheme(item);
+    weight.rows = std::min<int64_t>(item.rows, 256 + item.rows % 256);
+    weight.cols = item.cols;
+    weight.codes = Bytes::own(std::vector<uint8_t>(weight.rows * weight.row_bytes()));
+    weight.scales.assign(weight.rows * weight.groups(), 1.f);
+    if (!job_.options.symmetric) weight.zeros.assign(weight.scales.size(), 1);
+    format_.write(item.name, weight);
+  }
+
+  void write_quantized(const PlanItem& item, const LinearWeight& weight, PartWriter& part) {
+    std::vector<float> values(static_cast<size_t>(item.rows * item.cols));
+    job_.pool.parallel_for(item.rows, [&](int64_t row, int) {
+      dequantize_row(weight.weight, row, values.data() + row * item.cols);
+    });
+    const QTensor quantized =
+        quantizer_->quantize({item.name, item.rows, item.cols, values, &job_.pool}, scheme(item));
+    const uint64_t begin = part.offset();
+    for (const StoredTensor& tensor : format_.write(item.name, quantized)) part.add(tensor);
+    part.count_linear(item.rows * item.cols, begin);
+  }
+
+  // Shards of consecutive units, each as full as the limit allows.
+  std::vector<std::vector<StoredTensor>> shards(const std::vector<PartFile>& parts) const {
+    std::vector<std::vector<StoredTensor>> shards(1);
+    int64_t filled = 0;
+    for (const PartFile& file : parts) {
+      for (StoredTensor& tensor : tensors_of(file.part, file.path)) {
+        const auto size = static_cast<int64_t>(tensor.bytes.size);
+        if (filled > 0 && filled + size > job_.options.shard_bytes) {
+          shards.emplace_back();
+          filled = 0;
+        }
+        filled += size;
+        shards.back().push_back(std::move(tensor));
+      }
+    }
+    return shards;
+  }
+
+  void write_weights(const std::vector<PartFile>& parts, const fs::path& result) const {
+    std::vector<std::vector<StoredTensor>> all = shards(parts);
+    if (all.size() == 1) {
+      fault_point("shard");
+      return write_safetensors(result / "model.safetensors", std::move(all[0]));
+    }
+    Json map = Json::object();
+    int64_t total = 0;
+    for (size_t i = 0; i < all.size(); ++i) {
+      char name[64];
+      std::snprintf(name, sizeof(name), "model-%05zu-of-%05zu.safetensors", i + 1, all.size());
+      for (const StoredTensor& tensor : all[i]) {
+        map[tensor.name] = name;
+        total += static_cast<int64_t>(tensor.bytes.size);
+      }
+      fault_point("shard");
+      write_safetensors(result / name, std::move(all[i]));
+    }
+    const Json index = {{"metadata", {{"total_size", total}}}, {"weight_map", map}};
+    write_file_atomic(result / "model.safetensors.index.json", dump_json(index, 2) + "\n");
+  }
+
+  void write_configs(const fs::path& result) const {
+    Json config = hf_config(job_.checkpoint, job_.config, dense_.type);
+    if (quantizes_) {
+      QuantScheme scheme =
+          int_scheme(job_.options.bits, std::max<int64_t>(job_.options.group_size, 0),
+                     job_.options.symmetric ? Zero::kNone : Zero::kInt);
+      const Json description = format_.quantization_config(scheme, job_.plan.skipped);
+      config["quantization_config"] = description;
+      if (description["quant_method"] == "gptq") {
+        write_file_atomic(result / "quantize_config.json", dump_json(description, 2) + "\n");
+      }
+    }
+    fault_point("config");
+    write_file_atomic(result / "config.json", dump_json(config, 2) + "\n");
+  }
+
+  OutputJob job_;
+  bool quantizes_;
+  const CheckpointFormat& format_;
+  const RowEncoder& dense_;
+  std::unique_ptr<Quantizer> quantizer_;
+};
+
+}  // namespace
+
+std::unique_ptr<Output> make_hf_output(const OutputJob& job) {
+  return std::make_unique<HfOutput>(job);
+}
+
+}  // namespace lowbit

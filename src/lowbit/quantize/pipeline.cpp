@@ -1,0 +1,166 @@
+#include "lowbit/quantize/pipeline.h"
+
+#include <chrono>
+
+#include "lowbit/base/check.h"
+#include "lowbit/base/progress.h"
+#include "lowbit/quantize/fingerprint.h"
+#include "lowbit/quantize/output.h"
+#include "lowbit/quantize/quantizer.h"
+#include "lowbit/quantize/work_folder.h"
+
+namespace lowbit {
+
+namespace {
+
+// A GGUF type decides bits and symmetry, and the other way round.
+struct GgufChoice {
+  const char* type;
+  int bits;
+  bool symmetric;
+};
+constexpr GgufChoice kGgufChoices[] = {
+    {"q4_0", 4, true}, {"q4_1", 4, false}, {"q8_0", 8, true}, {"f16", 16, true}};
+
+void choose_gguf_type(const std::string& type, QuantizeOptions& options) {
+  for (const GgufChoice& choice : kGgufChoices) {
+    const bool chosen = type.empty()
+                            ? choice.bits == options.bits && choice.symmetric == options.symmetric
+                            : type == choice.type;
+    if (!chosen) continue;
+    LOWBIT_CHECK(options.group_size == 0 || options.group_size == 32 || choice.bits == 16,
+                 "GGUF's ", choice.type, " has groups of 32, not ", options.group_size,
+                 "; leave --group-size out");
+    options.format = concat("gguf:", choice.type);
+    options.bits = choice.bits;
+    options.symmetric = choice.symmetric;
+    options.group_size = 32;
+    return;
+  }
+  fail(ErrorKind::kInvalidArgument, "lowbit cannot write ",
+       type.empty() ? concat("GGUF with ", options.bits, " bits, ",
+                             options.symmetric ? "symmetric" : "asymmetric")
+                    : "gguf:" + type,
+       "; it can: --bits 4 --sym (q4_0), --bits 4 --asym (q4_1), --bits 8 (q8_0), or name one of ",
+       "gguf:q4_0, gguf:q4_1, gguf:q8_0, gguf:f16");
+}
+
+// Everything decided: what the output, the fingerprint and the model card see.
+QuantizeOptions resolve(QuantizeOptions options) {
+  const FormatName format = parse_format(options.format);
+  quantize_method(options.method);
+  LOWBIT_CHECK(options.bits >= 2 && options.bits <= 8, "--bits ", options.bits,
+               " is not possible; 2 to 8 are");
+  const int64_t size = options.group_size;
+  LOWBIT_CHECK(size == 0 || size == -1 || size == 32 || size == 64 || size == 128, "--group-size ",
+               size, " is not possible; 32, 64, 128 and -1 are");
+  if (format.name == "gguf") {
+    choose_gguf_type(format.type, options);
+  } else if (format.name == "safetensors") {
+    LOWBIT_CHECK(format.type.empty() || format.type == "f16" || format.type == "bf16", "no format ",
+                 options.format, "; there are safetensors:f16, safetensors:bf16");
+    options.format = concat("safetensors:", format.type.empty() ? "f16" : format.type);
+    options.bits = 16;
+  } else {
+    LOWBIT_CHECK(format.type.empty(), "--format ", format.name, " has no types such as ",
+                 format.type);
+    if (size == 0) options.group_size = 64;
+  }
+  return options;
+}
+
+int64_t elements(const PlanUnit& unit) {
+  int64_t total = 0;
+  for (const PlanItem& item : unit.items) total += item.rows * item.cols;
+  return total;
+}
+
+Part write_unit(const PlanUnit& unit, const Checkpoint& checkpoint, Output& output,
+                const fs::path& path) {
+  PartWriter part(path, unit.name);
+  for (const PlanItem& item : unit.items) {
+    if (item.kind == PlanItem::Kind::kVector) {
+      output.write_vector(item, checkpoint.load_vector(item.name, item.rows), part);
+    } else {
+      output.write_matrix(item, checkpoint.load_linear(item.name, item.rows, item.cols), part);
+      checkpoint.release(item.name);
+    }
+  }
+  return part.finish();
+}
+
+std::vector<PartFile> write_units(const Plan& plan, const Checkpoint& checkpoint, Output& output,
+                                  WorkFolder& work) {
+  int64_t total = 0, done = 0;
+  for (const PlanUnit& unit : plan.units) {
+    if (work.find(unit.name) == nullptr) total += elements(unit);
+  }
+  constexpr int64_t kMillion = 1'000'000;
+  Progress progress("quantizing", total / kMillion, "M weights");
+  std::vector<PartFile> parts;
+  for (const PlanUnit& unit : plan.units) {
+    const fs::path path = work.part_path(unit.name);
+    if (work.find(unit.name) == nullptr) {
+      progress.update(done / kMillion, unit.name);
+      work.commit(write_unit(unit, checkpoint, output, path));
+      done += elements(unit);
+    }
+    parts.push_back({*work.find(unit.name), path});
+  }
+  return parts;
+}
+
+int64_t bytes_of(const fs::path& out) {
+  if (!fs::is_directory(out)) return static_cast<int64_t>(fs::file_size(out));
+  int64_t total = 0;
+  for (const auto& entry : fs::directory_iterator(out)) {
+    total += static_cast<int64_t>(entry.file_size());
+  }
+  return total;
+}
+
+QuantizeSummary run(const std::string& model, const fs::path& out, const QuantizeOptions& options) {
+  const auto checkpoint = open_checkpoint(model);
+  check_apart(checkpoint->path(), out);
+  const ModelConfig config =
+      parse_model_config(checkpoint->config(), checkpoint->generation_config(), checkpoint->path());
+  const Plan plan = make_plan(config, options);
+  ThreadPool pool(options.threads);
+  const auto output = make_output({*checkpoint, config, plan, options, pool}, out);
+  output->check();
+
+  WorkFolder work(out, fingerprint(checkpoint->path(), options), options.force);
+  QuantizeSummary summary;
+  summary.resumed = work.resumed();
+  const std::vector<PartFile> parts = write_units(plan, *checkpoint, *output, work);
+  if (!work.assembled()) output->assemble(parts, work.prepare_result());
+  work.publish();
+
+  int64_t weights = 0;
+  uint64_t bytes = 0;
+  for (const PartFile& file : parts) {
+    summary.linears += file.part.linears;
+    weights += file.part.weights;
+    bytes += file.part.quantized_bytes;
+  }
+  summary.bits_per_weight = weights > 0 ? 8.0 * static_cast<double>(bytes) / weights : 16;
+  summary.bytes = bytes_of(out);
+  return summary;
+}
+
+}  // namespace
+
+QuantizeSummary quantize_checkpoint(const std::string& model, const std::string& out,
+                                    const QuantizeOptions& options) {
+  const auto start = std::chrono::steady_clock::now();
+  try {
+    QuantizeSummary summary = run(model, out, resolve(options));
+    summary.seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    return summary;
+  } catch (const fs::filesystem_error& error) {
+    fail(ErrorKind::kIo, "cannot write ", out, ": ", error.what());
+  }
+}
+
+}  // namespace lowbit
