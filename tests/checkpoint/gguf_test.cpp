@@ -88,6 +88,20 @@ TEST(Gguf, WriterRefusesWhatTheFormatCannotHold) {
   EXPECT_THROW(write_gguf(path, {{"a", gguf_u32(1)}, {"a", gguf_u32(1)}}, {}), Error);
 }
 
+TEST(Gguf, ReadsAFileOfTheGgufPackage) {
+  const std::string path = test::golden("../fuzz/corpus/gguf/llama.gguf");
+  const MappedFile file(path);
+  const GgufContents contents = parse_gguf(file.bytes(), path);
+  EXPECT_EQ(contents.tensors.size(), 13u);
+  EXPECT_EQ(contents.tensors[11].name, "token_embd.weight");
+  EXPECT_EQ(contents.tensors[11].ne, (std::vector<int64_t>{8, 2}));
+  EXPECT_EQ(contents.metadata.get_strings("tokenizer.ggml.tokens"),
+            (std::vector<std::string>{"a", "b", "c"}));
+  EXPECT_TRUE(contents.metadata.get_bool("tokenizer.ggml.add_bos_token"));
+  EXPECT_EQ(contents.metadata.get_numbers("factors").size(), 16u);
+  EXPECT_EQ(contents.metadata.get_int("llama.context_length"), 128);
+}
+
 TEST(Gguf, ReadsVocabularyOnlyFiles) {
   const std::string path = test::shared("data/vocab-gguf/ggml-vocab-gpt-2.gguf");
   LOWBIT_SKIP_WITHOUT(path, "shared data");

@@ -229,8 +229,10 @@ QTensor read_blocks(Bytes blocks, int64_t rows, int64_t cols) {
   uint8_t decoded[Format::kElems];
   uint8_t* out = codes.get();
   for (int64_t i = 0; i < count; ++i) {
+    float* offsets = nullptr;
+    if constexpr (Format::kZero == Zero::kOffset) offsets = weight.offsets.data() + i * groups;
     Format::decode(blocks.data + i * Format::kBytes, decoded, weight.scales.data() + i * groups,
-                   weight.offsets.data() + i * groups);
+                   offsets);
     for (int eight = 0; eight < Format::kElems; eight += 8, out += Format::kBits) {
       pack_eight<Format::kBits>(decoded + eight, out);
     }

@@ -150,11 +150,13 @@ Json token_ids(const GgufMetadata& metadata, std::initializer_list<const char*> 
   return ids.size() == 1 ? ids[0] : ids;
 }
 
-void check_supported(const GgufMetadata& metadata, const Keys& keys, int64_t head_dim) {
+void check_supported(const GgufMetadata& metadata, const std::string& architecture,
+                     int64_t head_dim) {
+  const Keys keys(metadata, architecture);
   const auto unsupported = [&](const auto&... parts) {
     fail(ErrorKind::kUnsupported, metadata.origin, ": ", parts...);
   };
-  if (keys.contains("expert_count") && keys.count("expert_count", INT64_MAX, 1) > 1) {
+  if (metadata.get_int(architecture + ".expert_count", 0) > 1) {
     unsupported("a mixture of experts, which is not supported");
   }
   const int64_t rotated = keys.count("rope.dimension_count", limits::kDimension, head_dim);
@@ -180,7 +182,7 @@ Json gguf_config(const GgufMetadata& metadata, const GgufFacts& facts) {
                     " heads, and attention.key_length is missing");
   const int64_t head_dim =
       keys.count("attention.key_length", limits::kDimension, even ? hidden / heads : 0);
-  check_supported(metadata, keys, head_dim);
+  check_supported(metadata, architecture.name, head_dim);
   const int64_t context = keys.count("context_length", limits::kContext);
   const double theta = keys.number("rope.freq_base", 10000.0);
 

@@ -14,7 +14,6 @@ class Problems {
   void add(const Parts&... parts) {
     if (++count_ <= kShown) lines_ += concat("\n  ", parts...);
   }
-  bool empty() const { return count_ == 0; }
 
   // Throws the first 20 if there is any: "summary:", then a line for each.
   void check(ErrorKind kind, const std::string& summary) const {

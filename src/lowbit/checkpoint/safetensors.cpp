@@ -162,7 +162,7 @@ class HeaderReader final : public nlohmann::json_sax<Json> {
   bool parse_error(size_t position, const std::string&,
                    const nlohmann::detail::exception& error) override {
     fail(ErrorKind::kCorruptFile, origin_, ": header is not valid JSON at byte ", position, ": ",
-         error.what());
+         std::string(error.what()).substr(0, 200));
   }
 
  private:

@@ -26,6 +26,11 @@ std::vector<fs::path> files_ending(const fs::path& folder, const std::string& en
          " but no safetensors file; lowbit does not read pickles, which can run code. Convert it: "
          "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(OUT)");
   }
+  const std::vector<fs::path> ggufs = files_ending(folder, ".gguf");
+  if (!ggufs.empty()) {
+    fail(ErrorKind::kInvalidArgument, folder.string(), ": holds a config.json but no safetensors ",
+         "file; name the GGUF file, such as ", ggufs.front().string());
+  }
   fail(ErrorKind::kIo, folder.string(),
        ": no model.safetensors and no model.safetensors.index.json; is the download complete?");
 }
@@ -62,14 +67,15 @@ std::map<std::string, std::string> parse_weight_map(const Json& index, const std
     corrupt("needs a \"weight_map\" object");
   }
   std::map<std::string, std::string> files;
-  for (const auto& [tensor, file] : index["weight_map"].items()) {
+  for (const auto& [tensor_name, file] : index["weight_map"].items()) {
+    const std::string tensor = tensor_name.substr(0, 100);  // for errors
     if (!file.is_string()) corrupt("weight_map of \"", tensor, "\" is not a file name");
     const auto& name = file.get_ref<const std::string&>();
     if (!is_plain_name(name)) {
       corrupt("weight_map of \"", tensor, "\" names ", dump_json(Json(name.substr(0, 100))),
               ", which is not the plain name of a file in the folder");
     }
-    files.emplace(tensor, name);
+    files.emplace(tensor_name, name);
   }
   return files;
 }
