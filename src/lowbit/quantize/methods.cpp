@@ -16,6 +16,10 @@ std::unique_ptr<Quantizer> make() {
   return std::make_unique<Method>();
 }
 
+std::unique_ptr<Quantizer> make_searching_rtn() {
+  return std::make_unique<Rtn>(Rtn::Search::kScale);
+}
+
 int64_t group_size(const SchemeRequest& request) {
   return request.group_size > 0 ? request.group_size : 0;
 }
@@ -52,6 +56,8 @@ constexpr ScaleForm kPlain = ScaleForm::kFloat, kNested = ScaleForm::kNested;
 
 constexpr QuantizeMethod kMethods[] = {
     {"rtn", "round to nearest: no data needed, seconds", make<Rtn>, integers},
+    {"rtn-search", "rtn with each group's scale searched for the least error", make_searching_rtn,
+     integers},
     {"hqq", "half-quadratic: float zero points fitted to the weights, no data", make<Hqq>,
      float_zeros},
     {"nf4", "bitsandbytes' NormalFloat in blocks of 64", make<BlockCodes>,
