@@ -3,7 +3,10 @@
 #include <memory>
 
 #include "commands.h"
+#include "lowbit/base/check.h"
+#include "lowbit/checkpoint/formats.h"
 #include "lowbit/quantize/pipeline.h"
+#include "lowbit/quantize/quantizer.h"
 #include "lowbit/report/table.h"
 #include "session.h"
 
@@ -15,6 +18,25 @@ struct QuantizeCommand {
   std::string model, out;
   QuantizeOptions options;
 };
+
+// One line for each row of the table.
+std::string method_list() {
+  std::string text;
+  for (const QuantizeMethod& method : quantize_methods()) {
+    text += concat("\n  ", method.name, ": ", method.description);
+  }
+  return text;
+}
+
+// Formats that can be written.
+std::string format_list() {
+  std::string text;
+  for (const CheckpointFormat& format : checkpoint_formats()) {
+    if (format.write == nullptr || std::string(format.name) == "safetensors") continue;
+    text += concat(text.empty() ? "" : ", ", format.name);
+  }
+  return text;
+}
 
 void execute(const QuantizeCommand& command) {
   const QuantizeSummary summary = quantize_checkpoint(command.model, command.out, command.options);
@@ -38,21 +60,23 @@ void add_quantize(CLI::App& program) {
   sub.add_option("-o,--output", command->out, "Folder (or .gguf file) to write")
       ->required()
       ->type_name("OUT");
-  sub.add_option("--method", options.method, "Quantization method")->capture_default_str();
+  sub.add_option("--method", options.method, "Quantization method:" + method_list())
+      ->capture_default_str();
   sub.add_option("--bits", options.bits, "Bits per weight")
       ->check(CLI::Range(2, 8))
       ->capture_default_str();
-  sub.add_option("--group-size", options.group_size,
-                 "Weights of a row that share a scale: 32, 64, 128, or -1 for the whole row")
-      ->check(CLI::IsMember({-1, 32, 64, 128}))
-      ->capture_default_str();
+  sub.add_option(
+         "--group-size", options.group_size,
+         "Weights of a row that share a scale: 32, 64, 128, or -1 for the whole row (default: "
+         "what the format usually has; 64, 32 for GGUF)")
+      ->check(CLI::IsMember({-1, 32, 64, 128}));
   auto* sym = sub.add_flag_callback(
       "--sym", [&options] { options.symmetric = true; }, "Symmetric: no zero points (default)");
   sub.add_flag_callback(
          "--asym", [&options] { options.symmetric = false; }, "Asymmetric: with zero points")
       ->excludes(sym);
   sub.add_option("--format", options.format,
-                 "gptq, compressed-tensors, gguf[:q4_0|q4_1|q8_0|f16], safetensors[:f16|bf16]")
+                 "gguf[:q4_0|q4_1|q8_0|f16], safetensors[:f16|bf16], or one of: " + format_list())
       ->capture_default_str();
   sub.add_option("--skip", options.skip, "Modules to leave in 16 bits (may be repeated)")
       ->allow_extra_args(false)
