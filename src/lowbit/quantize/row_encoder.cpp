@@ -78,7 +78,8 @@ bool q4_1(const float* x, uint8_t* out) {
   const float inverse = reciprocal(d);
   store_nibbles(x, out + 4,
                 [&](float w) { return std::min(15, static_cast<int>((w - m) * inverse + 0.5f)); });
-  return store_half(d, out) & store_half(m, out + 2);
+  const bool scale_fits = store_half(d, out);
+  return store_half(m, out + 2) && scale_fits;
 }
 
 // w = d * q, q signed, halves away from zero.
