@@ -18,7 +18,9 @@
 namespace lowbit::jinja {
 
 class Value;
+class Dict;
 class Object;
+struct Sequence;
 class Interpreter;
 struct Arguments;
 
@@ -41,37 +43,6 @@ struct Str {
   std::string text;
   size_t length;
   bool markup;
-};
-
-// A list or tuple.
-struct Sequence {
-  enum class Type { kList, kTuple, kGroup };  // kGroup: groupby's (grouper, list)
-  Sequence(Type type, Values items);
-
-  MemoryCharge charge;
-  Type type;
-  Values items;
-  int depth;
-};
-
-// A dict in insertion order.
-class Dict {
- public:
-  Dict() : charge_(sizeof(Dict)) {}
-  void set(Value key, Value value);  // raises TypeError if key is not hashable
-  const Value* find(const Value& key) const;
-  const Value* find(std::string_view key) const;
-  const std::vector<std::pair<Value, Value>>& entries() const { return entries_; }
-  size_t size() const { return entries_.size(); }
-  int depth() const { return depth_; }
-
- private:
-  size_t position(const Value& key, size_t hash) const;
-
-  MemoryCharge charge_;
-  std::vector<std::pair<Value, Value>> entries_;
-  std::unordered_multimap<size_t, size_t> index_;  // hash -> entry; filled from 8 entries on
-  int depth_ = 1;
 };
 
 class Value {
@@ -137,6 +108,37 @@ class Value {
   Value(Stored, Storage storage) : storage_(std::move(storage)) {}
 
   Storage storage_;
+};
+
+// A list or tuple.
+struct Sequence {
+  enum class Type { kList, kTuple, kGroup };  // kGroup: groupby's (grouper, list)
+  Sequence(Type type, Values items);
+
+  MemoryCharge charge;
+  Type type;
+  Values items;
+  int depth;
+};
+
+// A dict in insertion order.
+class Dict {
+ public:
+  Dict() : charge_(sizeof(Dict)) {}
+  void set(Value key, Value value);  // raises TypeError if key is not hashable
+  const Value* find(const Value& key) const;
+  const Value* find(std::string_view key) const;
+  const std::vector<std::pair<Value, Value>>& entries() const { return entries_; }
+  size_t size() const { return entries_.size(); }
+  int depth() const { return depth_; }
+
+ private:
+  size_t position(const Value& key, size_t hash) const;
+
+  MemoryCharge charge_;
+  std::vector<std::pair<Value, Value>> entries_;
+  std::unordered_multimap<size_t, size_t> index_;  // hash -> entry; filled from 8 entries on
+  int depth_ = 1;
 };
 
 // What is neither data nor Undefined.
