@@ -47,6 +47,14 @@ TEST(JinjaLimits, LongButFlatSyntaxIsFine) {
   EXPECT_EQ(render("{% if 0 %}" + repeated("{% elif 0 %}", 10'000) + "{% endif %}"), "");
 }
 
+TEST(JinjaLimits, ManyNamesAreFine) {
+  std::string source;
+  for (int i = 0; i < 20'000; ++i) {
+    source += concat("{% if x", i, " %}{% set y", i, " = 1 %}{% endif %}");
+  }
+  EXPECT_EQ(render(source), "");
+}
+
 TEST(JinjaLimits, EndlessWorkIsRefused) {
   refusal("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}");
   refusal("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}");

@@ -73,6 +73,7 @@ struct MacroSyntax {
   Block body;
   bool uses_caller = false, uses_kwargs = false, uses_varargs = false;
   int caller = -1, kwargs = -1, varargs = -1;  // symbols
+  std::vector<int> hidden;                     // as Stmt's
 };
 
 struct Stmt {
@@ -108,6 +109,7 @@ struct Stmt {
   Block body, else_body;
   std::unique_ptr<MacroSyntax> macro;
   int symbol = -1;
+  std::vector<int> hidden;  // symbols of the body's scope that begin undefined: scopes.h
   bool recursive = false;
   bool uses_loop = false;  // the body of a for reads `loop`
 };

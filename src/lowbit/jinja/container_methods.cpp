@@ -103,6 +103,7 @@ const Method* find_container_method(const Value& self, const std::string& name) 
   if (self.dict()) return find_in(kDict, name);
   if (self.is_integral()) return find_in(kInt, name);
   if (self.is_float()) return find_in(kFloat, name);
+  if (self.object_as<Range>()) return find_in(kSequence, name);
   const Sequence* sequence = self.sequence();
   if (!sequence) return nullptr;
   const Method* method = find_in(kSequence, name);

@@ -17,6 +17,7 @@ Interpreter::Interpreter(const Program& program, Variables variables,
     const auto found = symbols.find(name);
     if (found != symbols.end()) variables_[found->second] = std::move(value);
   }
+  for (const int symbol : program.hidden) variables_[static_cast<size_t>(symbol)].reset();
 }
 
 // The registries still hold what the values let go of, so nothing is destroyed recursively.
@@ -66,15 +67,17 @@ Interpreter::Flow Interpreter::execute(const Block& block, const ScopePtr& scope
   return Flow::kNext;
 }
 
-namespace {
-
-ScopePtr inner(const ScopePtr& scope) {
+// A scope within another one, where some names begin undefined.
+ScopePtr Interpreter::inner(const ScopePtr& scope, const std::vector<int>& hidden) {
   auto created = std::make_shared<Scope>();
   created->parent = scope;
+  for (const int symbol : hidden) {
+    assign(symbol,
+           Value::undefined(repr(program_.names[static_cast<size_t>(symbol)]) + " is undefined"),
+           created);
+  }
   return created;
 }
-
-}  // namespace
 
 Interpreter::Flow Interpreter::execute(const Stmt& statement, const ScopePtr& scope) {
   meter_.step();
@@ -115,9 +118,9 @@ Interpreter::Flow Interpreter::execute(const Stmt& statement, const ScopePtr& sc
     case Kind::kFilter:
       return execute_filter(statement, scope);
     case Kind::kScope:
-      return execute(statement.body, inner(scope));
+      return execute(statement.body, inner(scope, statement.hidden));
     case Kind::kBlock:
-      return execute(statement.body, inner(nullptr));
+      return execute(statement.body, inner(nullptr, statement.hidden));
     case Kind::kDo:
       evaluate(*statement.expression, scope);
       break;
@@ -166,7 +169,7 @@ void Interpreter::execute_iterations(const Stmt& statement, const ScopePtr& scop
                                      const std::shared_ptr<Loop>& loop, bool& iterated) {
   while (const auto item = loop->advance()) {
     meter_.step();
-    const ScopePtr iteration = inner(scope);
+    const ScopePtr iteration = inner(scope, statement.hidden);
     if (statement.uses_loop) assign(program_.loop, Value(std::shared_ptr<Object>(loop)), iteration);
     assign(*statement.target, *item, iteration);
     const Flow flow = execute(statement.body, iteration);
@@ -188,7 +191,7 @@ void Interpreter::execute_set(const Stmt& statement, const ScopePtr& scope) {
 }
 
 Interpreter::Flow Interpreter::execute_set_block(const Stmt& statement, const ScopePtr& scope) {
-  const ScopePtr body = inner(scope);
+  const ScopePtr body = inner(scope, statement.hidden);
   Flow flow = Flow::kNext;
   Value value = Value::string(captured([&] { flow = execute(statement.body, body); }));
   if (flow != Flow::kNext) return flow;
@@ -199,7 +202,7 @@ Interpreter::Flow Interpreter::execute_set_block(const Stmt& statement, const Sc
 }
 
 Interpreter::Flow Interpreter::execute_with(const Stmt& statement, const ScopePtr& scope) {
-  const ScopePtr body = inner(scope);
+  const ScopePtr body = inner(scope, statement.hidden);
   for (size_t i = 0; i < statement.targets.size(); ++i) {
     assign(*statement.targets[i], evaluate(*statement.expressions[i], scope), body);
   }
@@ -207,7 +210,7 @@ Interpreter::Flow Interpreter::execute_with(const Stmt& statement, const ScopePt
 }
 
 Interpreter::Flow Interpreter::execute_filter(const Stmt& statement, const ScopePtr& scope) {
-  const ScopePtr body = inner(scope);
+  const ScopePtr body = inner(scope, statement.hidden);
   Flow flow = Flow::kNext;
   const Value text = Value::string(captured([&] { flow = execute(statement.body, body); }));
   if (flow != Flow::kNext) return flow;
@@ -231,7 +234,7 @@ Value Interpreter::make_macro(const MacroSyntax& macro, const ScopePtr& scope) {
 Value Interpreter::call_macro(const MacroSyntax& macro, const ScopePtr& closure,
                               Arguments arguments) {
   const Recursion recursion;
-  const ScopePtr scope = inner(closure);
+  const ScopePtr scope = inner(closure, macro.hidden);
   bind_parameters(macro, scope, arguments);
   const Position position = position_;
   Value result = Value::string(captured([&] { execute(macro.body, scope); }));

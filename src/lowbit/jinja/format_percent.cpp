@@ -32,7 +32,9 @@ class PercentFormatter {
       check_text_size(out_.size());
     }
     const bool all_used = tuple_ ? used_ >= tuple_->items.size() : used_ > 0;
-    const bool mapping = arguments_.dict() || (arguments_.sequence() && !tuple_);
+    // To Python, whatever can be subscripted may be a mapping.
+    const bool mapping = arguments_.dict() || (arguments_.sequence() && !tuple_) ||
+                         arguments_.is_undefined() || arguments_.object_as<Range>();
     if (!all_used && !mapping) {
       raise("TypeError: not all arguments converted during string formatting");
     }

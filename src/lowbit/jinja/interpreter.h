@@ -65,6 +65,7 @@ class Interpreter {
   void check_namespaces(const Expr& target, const ScopePtr& scope);
   void assign(const Expr& target, const Value& value, const ScopePtr& scope);
   void assign(int symbol, Value value, const ScopePtr& scope);
+  ScopePtr inner(const ScopePtr& scope, const std::vector<int>& hidden = {});
   Value make_macro(const MacroSyntax& macro, const ScopePtr& scope);
   template <typename Body>
   std::string captured(Body body);

@@ -125,7 +125,7 @@ std::optional<Value> python_attribute(const Value& self, const std::string& name
   if (Object* object = self.object()) {
     auto value = object->attribute(name);
     if (value && name.starts_with("_")) return unsafe(self, name);
-    return value;
+    if (value) return value;
   }
   const Method* method =
       self.is_string() ? find_string_method(name) : find_container_method(self, name);

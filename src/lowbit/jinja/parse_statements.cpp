@@ -3,6 +3,7 @@
 
 #include "lowbit/base/limits.h"
 #include "lowbit/jinja/parser_state.h"
+#include "lowbit/jinja/scopes.h"
 
 namespace lowbit::jinja {
 
@@ -23,6 +24,7 @@ class StatementParser final : private ExpressionParser {
     program.body = parse_block_until({});
     if (!unknown_.empty()) fail(unknown_.front().first, unknown_.front().second);
     program.names = std::move(names_);
+    find_hidden_names(program);
     return program;
   }
 

@@ -12,6 +12,7 @@ struct Program {
   Block body;
   std::vector<std::string> names;  // of symbols
   int loop = -1;                   // the symbol of `loop`
+  std::vector<int> hidden;         // symbols that begin undefined, whatever the variables: scopes.h
 };
 
 // Throws TemplateError with its position.

@@ -1,5 +1,6 @@
 // Chat templates: Jinja as Hugging Face renders it (trim_blocks, lstrip_blocks, tojson,
-// raise_exception, strftime_now), bounded in steps, depth and output.
+// raise_exception, strftime_now), bounded in steps, memory, depth and output. Messages are given to
+// the template as they are.
 #pragma once
 
 #include <ctime>
@@ -16,6 +17,7 @@ struct ChatTemplateInputs {
   OrderedJson tools;                            // null: none (the template sees `tools` as none)
   OrderedJson documents;                        // null: none
   bool add_generation_prompt = true;
+  // Empty ones are left undefined, as Hugging Face leaves out what a tokenizer does not have.
   std::string bos_token;
   std::string eos_token;
   std::string unk_token;
