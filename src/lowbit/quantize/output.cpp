@@ -4,6 +4,7 @@
 
 #include "lowbit/base/check.h"
 #include "lowbit/base/version.h"
+#include "lowbit/checkpoint/formats.h"
 #include "lowbit/quantize/quantizer.h"
 
 namespace lowbit {
@@ -28,10 +29,13 @@ FormatName parse_format(const std::string& format) {
 std::unique_ptr<Output> make_output(const OutputJob& job, const fs::path& out) {
   const FormatName format = parse_format(job.options.format);
   if (format.name == "gguf") return make_gguf_output(job, out.extension() == ".gguf");
-  LOWBIT_CHECK(
-      format.name == "gptq" || format.name == "compressed-tensors" || format.name == "safetensors",
-      "--format ", job.options.format, " does not exist; there are: gptq, ",
-      "compressed-tensors, gguf, safetensors");
+  std::string names = "gguf";
+  bool known = false;
+  for (const CheckpointFormat& row : checkpoint_formats()) {
+    if (row.write != nullptr) names += concat(", ", row.name);
+    known = known || format.name == row.name;
+  }
+  LOWBIT_CHECK(known, "--format ", job.options.format, " does not exist; there are: ", names);
   LOWBIT_CHECK(out.extension() != ".gguf", "-o ", out.string(),
                " has the name of a GGUF file, but ", "--format ", format.name, " writes a folder");
   return make_hf_output(job);
