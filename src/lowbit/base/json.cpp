@@ -10,6 +10,8 @@ namespace lowbit {
 
 namespace {
 
+constexpr size_t kReasonBytes = 200;
+
 // Walks the text once before it becomes a document: nlohmann's own parser neither limits depth
 // (copying a deep document overflows the stack) nor refuses duplicate members.
 class Checker final : public nlohmann::json_sax<Json> {
@@ -48,8 +50,9 @@ class Checker final : public nlohmann::json_sax<Json> {
   }
   bool parse_error(size_t position, const std::string&,
                    const nlohmann::detail::exception& error) override {
-    fail(ErrorKind::kCorruptFile, origin_, ": not valid JSON at byte ", position, ": ",
-         error.what());
+    // The message repeats the last token, which may be megabytes.
+    const std::string reason = std::string(error.what()).substr(0, kReasonBytes);
+    fail(ErrorKind::kCorruptFile, origin_, ": not valid JSON at byte ", position, ": ", reason);
   }
 
  private:
