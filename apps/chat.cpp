@@ -73,7 +73,11 @@ class Conversation {
           });
       messages_.push_back({{"role", "assistant"}, {"content", result.text}});
       if (result.finish_reason == FinishReason::kCancelled) std::printf(" [stopped]");
-      if (result.finish_reason == FinishReason::kLength) std::printf(" [context full; /clear]");
+      if (result.finish_reason == FinishReason::kLength) {
+        const auto length = static_cast<int64_t>(result.ids.size());
+        const bool asked = length == command_.generate.max_tokens;
+        std::printf("%s", asked ? " [cut at -n]" : " [context full; /clear]");
+      }
     } catch (const Error& error) {
       messages_.erase(messages_.size() - 1);
       std::fprintf(stderr, "error: %s\n", error.what());
