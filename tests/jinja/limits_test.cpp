@@ -112,6 +112,14 @@ TEST(JinjaLimits, CyclesOfReferencesAreReleased) {
   refusal("{% set ns = namespace() %}{% set ns.x = ns %}{{ ns }}");
 }
 
+// Found by fuzzing.
+TEST(JinjaLimits, SourcesThatEndInsideOfATagAreRefused) {
+  for (const char* source : {"{% raw %} b {%- endraw", "{% raw %}{%", "{% raw -", "{# -", "{%",
+                             "{%-", "{{", "{{-", "{{ 1 -", "{{ 'a\\", "{{ 0x", "{{ 1e", "{{ 1_"}) {
+    EXPECT_THROW(render(source), Error) << source;
+  }
+}
+
 TEST(JinjaLimits, OversizedAndInvalidSourcesAreRefused) {
   EXPECT_THROW(jinja::Template(std::string(limits::kTemplateBytes + 1, 'a')), Error);
   EXPECT_THROW(jinja::Template("\xff"), Error);

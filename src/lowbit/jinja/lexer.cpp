@@ -40,7 +40,7 @@ class Lexer {
 
  private:
   bool at(std::string_view text, size_t offset) const {
-    return std::string_view(source_).substr(offset, text.size()) == text;
+    return offset <= source_.size() && source_.compare(offset, text.size(), text) == 0;
   }
 
   // Offset behind the white space at `offset`.
