@@ -3,26 +3,16 @@
 #include <sys/resource.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <numeric>
 
 #include "lowbit/base/check.h"
 #include "lowbit/base/progress.h"
+#include "lowbit/base/stopwatch.h"
 
 namespace lowbit {
 
 namespace {
-
-class Stopwatch {
- public:
-  double seconds() const {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-  }
-
- private:
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-};
 
 // One sequence of random tokens. A step also fetches the logits, as generation does.
 class Runner {

@@ -1,24 +1,23 @@
 #include "lowbit/bench/tokenizer_bench.h"
 
 #include <algorithm>
-#include <chrono>
 #include <vector>
 
 #include "lowbit/base/check.h"
+#include "lowbit/base/stopwatch.h"
 
 namespace lowbit {
 
 TokenizerBenchResult bench_tokenizer(const Tokenizer& tokenizer, const std::string& text,
                                      int repetitions) {
   LOWBIT_CHECK(repetitions > 0, "tokenizer bench of ", repetitions, " repetitions");
-  using Clock = std::chrono::steady_clock;
   TokenizerBenchResult result;
   result.tokens = static_cast<int64_t>(tokenizer.encode(text).size());
   std::vector<double> seconds;
   for (int i = 0; i < repetitions; ++i) {
-    const auto start = Clock::now();
+    const Stopwatch watch;
     tokenizer.encode(text);
-    seconds.push_back(std::chrono::duration<double>(Clock::now() - start).count());
+    seconds.push_back(watch.seconds());
   }
   std::nth_element(seconds.begin(), seconds.begin() + repetitions / 2, seconds.end());
   result.seconds = seconds[static_cast<size_t>(repetitions / 2)];

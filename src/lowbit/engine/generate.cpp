@@ -1,25 +1,15 @@
 #include "lowbit/engine/generate.h"
 
 #include <algorithm>
-#include <chrono>
 #include <numeric>
 
 #include "lowbit/base/check.h"
+#include "lowbit/base/stopwatch.h"
 #include "lowbit/engine/stop_strings.h"
 
 namespace lowbit {
 
 namespace {
-
-class Stopwatch {
- public:
-  double seconds() const {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-  }
-
- private:
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-};
 
 // Ids in, text out: to the result and to the caller.
 class TextOutput {
