@@ -6,14 +6,11 @@
 #include <string>
 #include <vector>
 
-#include "lowbit/engine/sampler.h"
+#include "lowbit/engine/request.h"
 #include "lowbit/model/model.h"
 #include "lowbit/tokenizer/tokenizer.h"
 
 namespace lowbit {
-
-enum class FinishReason { kStop, kLength, kCancelled };
-const char* name_of(FinishReason reason);  // "stop", "length", "cancelled"
 
 struct GenerateOptions {
   int64_t max_tokens = -1;        // -1: until the context is full

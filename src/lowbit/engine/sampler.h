@@ -12,11 +12,16 @@ namespace lowbit {
 // Defaults are llama.cpp's. temperature 0 is greedy: the highest logit, lowest id on ties.
 struct SamplingParams {
   float temperature = 0.8f;
-  int top_k = 40;       // 0: all
-  float top_p = 0.95f;  // 1: off
-  float min_p = 0.05f;  // 0: off
-  float repeat_penalty = 1.0f;
-  int repeat_last_n = 64;  // tokens the penalty looks back; -1: all
+  int top_k = 40;               // 0: all
+  float top_p = 0.95f;          // 1: off
+  float min_p = 0.05f;          // 0: off
+  float typical_p = 1.0f;       // 1: off
+  float repeat_penalty = 1.0f;  // vLLM's repetition_penalty with repeat_last_n = -1
+  int repeat_last_n = 64;       // tokens it looks back, the prompt's included; -1: all
+  float presence_penalty = 0;   // subtracted once from tokens that the answer has
+  float frequency_penalty = 0;  // subtracted as often as the answer has them
+  // Added to logits; -100 or less forbids the token, whatever its logit.
+  std::vector<std::pair<int32_t, float>> logit_bias;
   uint64_t seed = 0;
 };
 
