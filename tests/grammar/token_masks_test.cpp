@@ -40,7 +40,7 @@ TEST(TokenMasks, EqualTryingEveryToken) {
                            "root ::= \"{\" \"\\\"\" [a-z]+ \"\\\":\" \" \"? [0-9]{1,2} \"}\"",
                            "root ::= \"a\" root \"b\" | \"c\""};
   const auto trie = std::make_shared<TokenTrie>(kVocabulary);
-  Random random(3);
+  test::Random random(3);
   for (const char* source : sources) {
     const Network network = gbnf(source);
     Matcher matcher(network);

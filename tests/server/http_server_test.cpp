@@ -129,9 +129,9 @@ TEST(HttpServer, StreamsInChunksAndPlainlyForHttp10) {
   Socket socket(server.port()), old(server.port());
   socket.send(get("/stream"));
   auto reply = server.reply();
-  EXPECT_NE(socket.receive("begin").find("Transfer-Encoding: chunked"), std::string::npos);
+  EXPECT_NE(socket.receive("begin\r\n").find("Transfer-Encoding: chunked"), std::string::npos);
   server.run([&] { reply->write("more"); });
-  EXPECT_EQ(socket.receive("more\r\n"), "\r\n4\r\nmore\r\n");  // at once
+  EXPECT_EQ(socket.receive("more\r\n"), "4\r\nmore\r\n");  // at once
   server.run([&] { reply->end(); });
   EXPECT_EQ(socket.receive("0\r\n\r\n"), "0\r\n\r\n");
   socket.send(post("/echo", "again"));

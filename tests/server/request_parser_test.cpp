@@ -97,14 +97,14 @@ TEST(RequestParser, RefusesWhatAProxyCouldReadInAnotherWay) {
       {"GET / HTTP/1.2\r\nHost: a\r\n\r\n", 505},
       {"GET / HTTP/0.9\r\nHost: a\r\n\r\n", 505},
       {"GET /\r\n\r\n", 400},
-      {"GET / HTTP/1.1\nHost: a\n\n", 400},
+      {"GET / HTTP/1.1\nHost: a\n\n", 505},
       {"GET / HTTP/1.1\r\nHost: a\nX: y\r\n\r\n", 400},
       {"GET / HTTP/1.1\r\nHost: a\r\nX\r\n\r\n", 400},
       {"GET / HTTP/1.1\r\nHost: a\r\nX: \x01\r\n\r\n", 400},
       {std::string("GET / HTTP/1.1\r\nHost: a\r\nX: \0\r\n\r\n", 36), 400},
       {"G\x80T / HTTP/1.1\r\nHost: a\r\n\r\n", 400},
       {"GET  / HTTP/1.1\r\nHost: a\r\n\r\n", 400},
-      {"GET / /x HTTP/1.1\r\nHost: a\r\n\r\n", 400},
+      {"GET / /x HTTP/1.1\r\nHost: a\r\n\r\n", 505},
       {"\x16\x03\x01\x02\x00\x01\x00", 400},  // TLS
       {"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505},
   };

@@ -57,7 +57,7 @@ TEST(ToolCalls, Hermes) {
   expect(style, "<tool_call>{\"name\": \"f\", \"arguments\": \"{\\\"a\\\": 1}\"}</tool_call>",
          {"", {{"f", R"({"a": 1})"}}});
   expect(style, "<tool_call>{\"name\": \"f\", \"arguments\": {}} and no end",
-         {" and no end", {{"f", "{}"}}});
+         {"and no end", {{"f", "{}"}}});
 }
 
 TEST(ToolCalls, WhatIsNoCallIsContent) {

@@ -15,6 +15,7 @@ constexpr int32_t kBottom = 0;  // the stack below the root: the text ends
 
 Matcher::Matcher(Network network) : network_(std::move(network)) {
   find_byte_classes();
+  find_last_nodes();
   frames_.push_back({-1, -1, 0});
 }
 
@@ -51,10 +52,32 @@ int32_t Matcher::push(int32_t node, int32_t below) {
   return static_cast<int32_t>(frames_.size()) - 1;
 }
 
-// A call that is the last thing of its rule leaves no frame, so lists of any length fit.
-bool Matcher::only_ends(int32_t node) const {
-  const Node& at = network_.nodes[static_cast<size_t>(node)];
-  return at.final && at.edges.empty();
+// A call that is the last thing of its rule leaves no frame, so lists of any length fit. Here are
+// the nodes behind which nothing but the end can come.
+void Matcher::find_last_nodes() {
+  const size_t count = network_.nodes.size();
+  std::vector<std::vector<size_t>> before(count);
+  std::vector<size_t> todo;
+  only_ends_.assign(count, true);
+  for (size_t i = 0; i < count; ++i) {
+    for (const Edge& edge : network_.nodes[i].edges) {
+      if (edge.kind == Edge::Kind::kEmpty) {
+        before[static_cast<size_t>(edge.to)].push_back(i);
+      } else if (only_ends_[i]) {
+        only_ends_[i] = false;
+        todo.push_back(i);
+      }
+    }
+  }
+  while (!todo.empty()) {
+    const size_t node = todo.back();
+    todo.pop_back();
+    for (const size_t from : before[node]) {
+      if (!only_ends_[from]) continue;
+      only_ends_[from] = false;
+      todo.push_back(from);
+    }
+  }
 }
 
 Matcher::State Matcher::close(std::vector<Place> todo) {
@@ -81,7 +104,7 @@ Matcher::State Matcher::close(std::vector<Place> todo) {
           break;
         case Edge::Kind::kCall:
           reach({network_.starts[static_cast<size_t>(edge.rule)],
-                 only_ends(edge.to) ? place.stack : push(edge.to, place.stack)});
+                 only_ends_[static_cast<size_t>(edge.to)] ? place.stack : push(edge.to, place.stack)});
           break;
       }
     }

@@ -56,15 +56,16 @@ class Matcher {
   };
 
   void find_byte_classes();
+  void find_last_nodes();
   int32_t push(int32_t node, int32_t below);
   // The state of these places and all that can be reached from them without a byte.
   State close(std::vector<Place> places);
   State intern(std::vector<Place> places, bool accepts);
-  bool only_ends(int32_t node) const;
 
   Network network_;
   std::array<uint8_t, 256> byte_class_{};
   size_t classes_ = 0;
+  std::vector<bool> only_ends_;  // by node
   std::vector<Frame> frames_;
   std::unordered_map<uint64_t, int32_t> frame_index_;
   std::vector<StateData> states_;

@@ -110,7 +110,10 @@ struct RequestParser::Impl final : http::basic_parser<true> {
 
   void on_body_init_impl(const boost::optional<uint64_t>&, error_code&) override {}
   size_t on_body_impl(string_view body, error_code&) override { return append(body); }
-  void on_chunk_header_impl(uint64_t, string_view, error_code&) override {}
+  void on_chunk_header_impl(uint64_t, string_view extensions, error_code&) override {
+    extension_bytes += extensions.size();
+    if (extension_bytes > limits.header_bytes) throw HttpError(400, "too many chunk extensions");
+  }
   size_t on_chunk_body_impl(uint64_t, string_view body, error_code&) override {
     return append(body);
   }
@@ -126,6 +129,7 @@ struct RequestParser::Impl final : http::basic_parser<true> {
   HttpRequest request;
   bool header_is_done = false;
   bool awaits_continue = false;
+  size_t extension_bytes = 0;
   size_t used = 0;
 };
 
