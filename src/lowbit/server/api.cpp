@@ -18,7 +18,7 @@ void check_model(const Api& api, const OrderedJson& body) {
                  "model_not_found");
 }
 
-SamplingParams default_sampling(const Json& generation_config) {
+SamplingParams default_sampling(const Json& generation_config, int64_t vocab_size) {
   const std::string origin = "generation_config.json";
   const auto value = [&](const char* key, double fallback) {
     return static_cast<float>(json_double(generation_config, key, fallback, origin));
@@ -30,7 +30,7 @@ SamplingParams default_sampling(const Json& generation_config) {
   params.min_p = value("min_p", 0);
   params.repeat_penalty = value("repetition_penalty", 1);
   params.repeat_last_n = -1;
-  validate(params);
+  validate(params, vocab_size);
   return params;
 }
 

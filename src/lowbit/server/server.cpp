@@ -301,7 +301,7 @@ void Server::serve(Engine& engine, const ServedModel& model) {
       .tool_style = impl_->options.tool_style.empty()
                         ? detect_tool_style(chat_template)
                         : tool_style_by_name(impl_->options.tool_style),
-      .defaults = default_sampling(model.generation_config),
+      .defaults = default_sampling(model.generation_config, engine.model().config().vocab_size),
       .max_choices = impl_->options.max_choices,
       .guides = *guides,
       .created = unix_seconds()});
