@@ -17,6 +17,7 @@ namespace lowbit {
 struct DraftQuery {
   uint64_t sequence = 0;             // names the sequence from query to query
   std::span<const int32_t> history;  // prompt and answer so far
+  int64_t prompt_tokens = 0;         // of history
   const SamplingParams* sampling = nullptr;
   int64_t max_tokens = 0;      // to guess at most
   std::vector<int32_t> guess;  // filled in

@@ -88,4 +88,8 @@ struct Request {
   OutputCallback on_output;
 };
 
+// Throws kInvalidArgument naming what can never be answered. max_request_tokens: that fit, prompt
+// and answer together.
+void validate(const Request& request, int64_t vocab_size, int64_t max_request_tokens);
+
 }  // namespace lowbit
