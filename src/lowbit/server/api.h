@@ -34,8 +34,8 @@ struct Api {
 void check_model(const Api& api, const OrderedJson& body);
 
 // OpenAI's defaults (temperature 1, everything else off), with what a generation_config.json (may
-// be null) says instead.
-SamplingParams default_sampling(const Json& generation_config);
+// be null) says instead. Throws kCorruptFile or kInvalidArgument if that cannot be.
+SamplingParams default_sampling(const Json& generation_config, int64_t vocab_size);
 
 int64_t unix_seconds();
 // "chatcmpl-" and 32 random hexadecimal digits.
