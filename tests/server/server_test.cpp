@@ -237,6 +237,7 @@ TEST(Server, LogsSayNothingOfPromptsAndKeys) {
     const std::string key = "Authorization: Bearer secret-key\r\n";
     OrderedJson body = long_answer();
     body["prompt"] = "private words";
+    body["max_tokens"] = 20;
     server.post("/v1/completions", body, key);
     body["temperature"] = "private words";
     server.post("/v1/completions", body, key);

@@ -10,6 +10,11 @@ namespace {
 // JSON has no infinity; vLLM writes this instead.
 double finite(float logprob) { return std::max(static_cast<double>(logprob), -9999.0); }
 
+size_t characters(const std::string& utf8) {
+  return static_cast<size_t>(
+      std::count_if(utf8.begin(), utf8.end(), [](char c) { return (c & 0xC0) != 0x80; }));
+}
+
 bool is_first(const PositionLogprobs& position) { return position.token.rank == 0; }
 
 // The likeliest, with the one that stands there behind them if it is none of them.
@@ -62,7 +67,7 @@ OrderedJson CompletionLogprobs::take(const std::vector<PositionLogprobs>& positi
   for (const PositionLogprobs& position : positions) {
     const std::string text = token_text(api_, position.token.id, as_ids_);
     offsets.push_back(offset_);
-    offset_ += text.size();
+    offset_ += characters(text);
     tokens.push_back(text);
     if (is_first(position)) {
       logprobs.push_back(nullptr);

@@ -22,8 +22,8 @@ class ChatLogprobs {
   bool as_ids_;
 };
 
-// Completions: {"text_offset", "token_logprobs", "tokens", "top_logprobs"}; offsets count bytes of
-// the text from its start on, over all calls.
+// Completions: {"text_offset", "token_logprobs", "tokens", "top_logprobs"}; offsets count
+// characters from the start of the text on, over all calls.
 class CompletionLogprobs {
  public:
   CompletionLogprobs(const Api& api, int top, bool as_ids)
