@@ -150,8 +150,8 @@ OrderedJson facts_of(Session& session, const Engine& engine) {
 std::string model_name(const std::string& model) {
   const std::filesystem::path path = std::filesystem::path(model).lexically_normal();
   if (!std::filesystem::exists(path)) return model;  // ORG/NAME
-  const std::string name = path.has_filename() ? path.filename().string()
-                                               : path.parent_path().filename().string();
+  const std::string name =
+      path.has_filename() ? path.filename().string() : path.parent_path().filename().string();
   return name.ends_with(".gguf") ? name.substr(0, name.size() - 5) : name;
 }
 
@@ -161,8 +161,8 @@ int serve(ServeCommand& command, Signals& signals, server::Server& server) {
     const int64_t value_bytes = command.run.kv_dtype() == DType::kF32 ? 4 : 2;
     const int64_t block_bytes =
         session.model().config().kv_bytes_per_token(value_bytes) * kBlockTokens;
-    command.engine.kv_blocks = std::max<int64_t>(
-        1, static_cast<int64_t>(command.kv_gib * (1 << 30)) / block_bytes);
+    command.engine.kv_blocks =
+        std::max<int64_t>(1, static_cast<int64_t>(command.kv_gib * (1 << 30)) / block_bytes);
   }
   command.engine.kv_dtype = command.run.kv_dtype();
   command.engine.prefix_cache = !command.no_prefix_cache;

@@ -1,5 +1,5 @@
-// libFuzzer: the input is what a model writes; the first byte is the style. However the text is cut,
-// the same calls come out.
+// libFuzzer: the input is what a model writes; the first byte is the style. However the text is
+// cut, the same calls come out.
 #include <cstdint>
 #include <cstdlib>
 #include <string>

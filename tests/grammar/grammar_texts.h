@@ -37,7 +37,8 @@ inline std::string random_text(grammar::Matcher& matcher, Random& random, size_t
     if (possible.empty()) return "";
     // Closing brackets and quotes get more weight, or texts would hardly ever end.
     for (const char close : {'"', '}', ']'}) {
-      if (possible.find(close) != std::string::npos) possible.append(possible.size() / 2 + 1, close);
+      if (possible.find(close) != std::string::npos)
+        possible.append(possible.size() / 2 + 1, close);
     }
     text += possible[random.next() % possible.size()];
     state = matcher.next(state, static_cast<uint8_t>(text.back()));

@@ -116,8 +116,8 @@ TEST(JsonSchema, IntegersWithinEveryKindOfBounds) {
 }
 
 TEST(JsonSchema, NumbersWithinBounds) {
-  expect(R"({"type": "number", "minimum": 0, "maximum": 10})",
-         {"0", "0.5", "9.999", "10", "10.00"}, {"-1", "-0.1", "10.01", "11", "1e1"});
+  expect(R"({"type": "number", "minimum": 0, "maximum": 10})", {"0", "0.5", "9.999", "10", "10.00"},
+         {"-1", "-0.1", "10.01", "11", "1e1"});
   expect(R"({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 2})",
          {"0.001", "1", "1.99"}, {"0", "0.0", "2", "2.0"});
   expect(R"({"type": "number", "minimum": -3, "exclusiveMaximum": -1})", {"-3", "-1.5", "-2"},
@@ -130,7 +130,8 @@ TEST(JsonSchema, References) {
   const char* tree = R"({"$defs": {"node": {"type": "object", "properties": {
       "value": {"type": "integer"}, "next": {"anyOf": [{"$ref": "#/$defs/node"}, {"type": "null"}]}},
       "required": ["value", "next"], "additionalProperties": false}}, "$ref": "#/$defs/node"})";
-  expect(tree, {R"({"value": 1, "next": null})", R"({"value": 1, "next": {"value": 2, "next": null}})"},
+  expect(tree,
+         {R"({"value": 1, "next": null})", R"({"value": 1, "next": {"value": 2, "next": null}})"},
          {R"({"value": 1})", R"({"value": 1, "next": {}})"});
   expect(R"({"type": "array", "items": {"$ref": "#"}})", {"[]", "[[], [[]]]"}, {"[1]"});
 }

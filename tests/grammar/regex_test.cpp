@@ -46,7 +46,8 @@ TEST(Regex, ANumberOfEverySizeOfUtf8IsOneCharacter) {
     EXPECT_TRUE(test::takes(matcher, text)) << text;
   }
   // Overlong forms, surrogates and lone continuation bytes are not characters.
-  for (const char* text : {"\xC0\x81", "\xE0\x80\x80", "\xED\xA0\x80", "\x80", "\xF0\x90\x80\x80"}) {
+  for (const char* text :
+       {"\xC0\x81", "\xE0\x80\x80", "\xED\xA0\x80", "\x80", "\xF0\x90\x80\x80"}) {
     EXPECT_FALSE(test::takes(matcher, text)) << text;
   }
 }
@@ -67,8 +68,9 @@ TEST(Regex, InsideOfJsonItsCharactersAreEscaped) {
 
 TEST(Regex, RefusesWhatIsNotRegularOrTooLarge) {
   for (const char* pattern :
-       {"(", ")", "a)", "[", "[]", "[b-a]", "*", "a**", "a{3,2}", "a{", "(?=a)", "(?<!a)", "\\1",
-        "\\b", "\\p{L}", "a^b", "a$b", "\\", "\\xZZ", "a{100000}", "((a{200}){200}){200}"}) {
+       {"(",      ")",      "a)",  "[",     "[]",     "[b-a]",     "*",
+        "a**",    "a{3,2}", "a{",  "(?=a)", "(?<!a)", "\\1",       "\\b",
+        "\\p{L}", "a^b",    "a$b", "\\",    "\\xZZ",  "a{100000}", "((a{200}){200}){200}"}) {
     EXPECT_THROW(compile(pattern), Error) << pattern;
   }
   EXPECT_THROW(compile(std::string(60'000, '(')), Error);

@@ -9,9 +9,9 @@
 namespace lowbit::grammar {
 namespace {
 
-const std::vector<std::string> kVocabulary = {"",    "a",  "ab", "abc", "b", "c",        "bc", "{\"",
-                                              "\":", " ",  "x",  "\"",  "}", "\xC3\xA9", "\xC3",
-                                              "\xA9", "ab", "1", "12",  "",  "{",        ":"};
+const std::vector<std::string> kVocabulary = {
+    "",   "a", "ab",       "abc",  "b",    "c",  "bc", "{\"", "\":", " ", "x",
+    "\"", "}", "\xC3\xA9", "\xC3", "\xA9", "ab", "1",  "12",  "",    "{", ":"};
 constexpr int32_t kEnd = 0;
 
 bool has(const std::vector<uint32_t>& mask, int32_t id) {

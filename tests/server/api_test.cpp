@@ -14,8 +14,11 @@ OrderedJson with(OrderedJson body, const OrderedJson& more) {
   return body;
 }
 
-const OrderedJson kPrompt = {
-    {"model", "tiny"}, {"prompt", "Hello"}, {"max_tokens", 12}, {"temperature", 0}, {"ignore_eos", true}};
+const OrderedJson kPrompt = {{"model", "tiny"},
+                             {"prompt", "Hello"},
+                             {"max_tokens", 12},
+                             {"temperature", 0},
+                             {"ignore_eos", true}};
 const OrderedJson kChat = {{"model", "tiny"},
                            {"messages", {{{"role", "user"}, {"content", "Hi"}}}},
                            {"max_completion_tokens", 12},
@@ -42,9 +45,9 @@ TEST(Api, Completion) {
 TEST(Api, AStreamJoinedIsTheAnswer) {
   const TinyServer server;
   const OrderedJson whole = server.post("/v1/completions", kPrompt).json();
-  const Response stream = server.post(
-      "/v1/completions",
-      with(kPrompt, {{"stream", true}, {"stream_options", {{"include_usage", true}}}}));
+  const Response stream =
+      server.post("/v1/completions",
+                  with(kPrompt, {{"stream", true}, {"stream_options", {{"include_usage", true}}}}));
   EXPECT_NE(stream.head.find("text/event-stream"), std::string::npos);
   EXPECT_TRUE(stream.done());
   std::string text, reason;
@@ -53,7 +56,8 @@ TEST(Api, AStreamJoinedIsTheAnswer) {
     if (event.contains("usage") && !event["usage"].is_null()) usage = event["usage"];
     if (event["choices"].empty()) continue;
     text += event["choices"][0]["text"];
-    if (event["choices"][0]["finish_reason"].is_string()) reason = event["choices"][0]["finish_reason"];
+    if (event["choices"][0]["finish_reason"].is_string())
+      reason = event["choices"][0]["finish_reason"];
   }
   EXPECT_EQ(text, whole["choices"][0]["text"]);
   EXPECT_EQ(reason, "length");
@@ -67,12 +71,14 @@ TEST(Api, PromptsMayBeManyAndTokenIds) {
   const std::string text = one["choices"][0]["text"];
   for (const OrderedJson& prompt :
        {OrderedJson(ids), OrderedJson::array({"Hello"}), OrderedJson::array({ids})}) {
-    const OrderedJson json = server.post("/v1/completions", with(kPrompt, {{"prompt", prompt}})).json();
+    const OrderedJson json =
+        server.post("/v1/completions", with(kPrompt, {{"prompt", prompt}})).json();
     EXPECT_EQ(json["choices"][0]["text"], text) << prompt;
   }
   const OrderedJson many =
-      server.post("/v1/completions",
-                  with(kPrompt, {{"prompt", {"Hello", "World", "Hello"}}, {"n", 2}}))
+      server
+          .post("/v1/completions",
+                with(kPrompt, {{"prompt", {"Hello", "World", "Hello"}}, {"n", 2}}))
           .json();
   ASSERT_EQ(many["choices"].size(), 6u);
   for (int i = 0; i < 6; ++i) EXPECT_EQ(many["choices"][i]["index"], i);
@@ -100,8 +106,9 @@ TEST(Api, EchoWithLogprobsScoresThePrompt) {
   EXPECT_EQ(joined, json["choices"][0]["text"]);
 
   const OrderedJson scored =
-      server.post("/v1/completions",
-                  with(kPrompt, {{"echo", true}, {"logprobs", 1}, {"max_tokens", 0}}))
+      server
+          .post("/v1/completions",
+                with(kPrompt, {{"echo", true}, {"logprobs", 1}, {"max_tokens", 0}}))
           .json();
   EXPECT_EQ(scored["choices"][0]["text"], "Hello") << scored;
   EXPECT_EQ(scored["choices"][0]["logprobs"]["tokens"].size(), 5u);
@@ -146,8 +153,7 @@ TEST(Api, ChatLogprobsChoicesAndSeeds) {
 
 TEST(Api, StopStringsAndTokens) {
   const TinyServer server;
-  const std::string text =
-      server.post("/v1/completions", kPrompt).json()["choices"][0]["text"];
+  const std::string text = server.post("/v1/completions", kPrompt).json()["choices"][0]["text"];
   const auto ascii = [&](size_t at) { return static_cast<uint8_t>(text[at]) < 0x80; };
   size_t at = 1;  // two characters somewhere inside
   while (at + 2 < text.size() && !(ascii(at) && ascii(at + 1))) ++at;
@@ -162,13 +168,14 @@ TEST(Api, StopStringsAndTokens) {
 
 TEST(Api, AnswersFollowTheirGuides) {
   const TinyServer server;
-  const OrderedJson schema = {
-      {"type", "object"},
-      {"properties",
-       {{"a", {{"type", "integer"}, {"minimum", 0}, {"maximum", 99}}}, {"b", {{"enum", {"x", "y"}}}}}},
-      {"required", {"a", "b"}},
-      {"additionalProperties", false}};
-  const OrderedJson free = with(kChat, {{"temperature", 1.5}, {"max_completion_tokens", 80}, {"ignore_eos", false}});
+  const OrderedJson schema = {{"type", "object"},
+                              {"properties",
+                               {{"a", {{"type", "integer"}, {"minimum", 0}, {"maximum", 99}}},
+                                {"b", {{"enum", {"x", "y"}}}}}},
+                              {"required", {"a", "b"}},
+                              {"additionalProperties", false}};
+  const OrderedJson free =
+      with(kChat, {{"temperature", 1.5}, {"max_completion_tokens", 80}, {"ignore_eos", false}});
   for (int seed = 0; seed < 10; ++seed) {
     const auto content = [&](const OrderedJson& more) {
       const OrderedJson json =
@@ -216,7 +223,8 @@ TEST(Api, ToolsAreCalledWhenTheyMust) {
   for (const OrderedJson& event :
        server.post("/v1/chat/completions", with(body, {{"stream", true}})).events()) {
     const OrderedJson& delta = event["choices"][0]["delta"];
-    if (event["choices"][0]["finish_reason"].is_string()) reason = event["choices"][0]["finish_reason"];
+    if (event["choices"][0]["finish_reason"].is_string())
+      reason = event["choices"][0]["finish_reason"];
     if (!delta.contains("tool_calls")) continue;
     streamed += delta["tool_calls"][0]["function"]["arguments"];
     name += delta["tool_calls"][0]["function"].value("name", "");
@@ -227,23 +235,27 @@ TEST(Api, ToolsAreCalledWhenTheyMust) {
 
   const OrderedJson named =
       server
-          .post("/v1/chat/completions",
-                with(body, {{"tool_choice", {{"type", "function"}, {"function", {{"name", "f"}}}}}}))
+          .post(
+              "/v1/chat/completions",
+              with(body, {{"tool_choice", {{"type", "function"}, {"function", {{"name", "f"}}}}}}))
           .json();
   EXPECT_EQ(named["choices"][0]["message"]["tool_calls"].size(), 1u) << named;
 }
 
 TEST(Api, Responses) {
   const TinyServer server;
-  const OrderedJson body = {{"model", "tiny"}, {"input", "Hi"}, {"max_output_tokens", 12},
-                            {"temperature", 0}, {"ignore_eos", true}};
+  const OrderedJson body = {{"model", "tiny"},
+                            {"input", "Hi"},
+                            {"max_output_tokens", 12},
+                            {"temperature", 0},
+                            {"ignore_eos", true}};
   const OrderedJson json = server.post("/v1/responses", body).json();
   EXPECT_EQ(json["object"], "response") << json;
   EXPECT_EQ(json["status"], "incomplete");
   EXPECT_EQ(json["incomplete_details"]["reason"], "max_output_tokens");
   const std::string text = json["output"][0]["content"][0]["text"];
-  EXPECT_EQ(text, server.post("/v1/chat/completions", kChat)
-                      .json()["choices"][0]["message"]["content"]);
+  EXPECT_EQ(text,
+            server.post("/v1/chat/completions", kChat).json()["choices"][0]["message"]["content"]);
   EXPECT_EQ(json["usage"]["output_tokens"], 12);
 
   std::vector<std::string> types;
@@ -268,13 +280,12 @@ TEST(Api, Responses) {
 
   const OrderedJson tools = OrderedJson::array(
       {{{"type", "function"}, {"name", "f"}, {"parameters", OrderedJson::object()}}});
-  const OrderedJson call =
-      server
-          .post("/v1/responses", with(body, {{"tools", tools},
-                                             {"tool_choice", "required"},
-                                             {"ignore_eos", false},
-                                             {"max_output_tokens", 80}}))
-          .json();
+  const OrderedJson call = server
+                               .post("/v1/responses", with(body, {{"tools", tools},
+                                                                  {"tool_choice", "required"},
+                                                                  {"ignore_eos", false},
+                                                                  {"max_output_tokens", 80}}))
+                               .json();
   EXPECT_EQ(call["output"][0]["type"], "function_call") << call;
   EXPECT_EQ(call["output"][0]["name"], "f");
 }
@@ -343,9 +354,11 @@ TEST(Api, RefusalsNameWhatIsWrong) {
       {completions, with(kPrompt, {{"logit_bias", {{"5000", 1}}}}), 400, "logit_bias"},
       {completions, with(kPrompt, {{"logit_bias", {{"5", 1e9}}}}), 400, "logit_bias"},
       {completions, with(kPrompt, {{"stop", {1}}}), 400, "stop"},
-      {completions, with(kPrompt, {{"stream_options", OrderedJson::object()}}), 400, "stream_options"},
+      {completions, with(kPrompt, {{"stream_options", OrderedJson::object()}}), 400,
+       "stream_options"},
       {completions, with(kPrompt, {{"guided_regex", "("}}), 400, "guided_regex"},
-      {completions, with(kPrompt, {{"guided_regex", "a"}, {"guided_choice", {"a"}}}), 400, "guided_choice"},
+      {completions, with(kPrompt, {{"guided_regex", "a"}, {"guided_choice", {"a"}}}), 400,
+       "guided_choice"},
       {completions, with(kPrompt, {{"use_beam_search", true}}), 400, "use_beam_search"},
       {chat, {{"model", "tiny"}}, 400, "messages"},
       {chat, with(kChat, {{"messages", OrderedJson::array()}}), 400, "messages"},
@@ -361,7 +374,10 @@ TEST(Api, RefusalsNameWhatIsWrong) {
                      {{"type", "json_schema"}, {"json_schema", {{"schema", {{"not", true}}}}}}}}),
        400, "response_format"},
       {"/v1/responses", {{"model", "tiny"}}, 400, "input"},
-      {"/v1/responses", {{"input", "x"}, {"previous_response_id", "resp_1"}}, 400, "previous_response_id"},
+      {"/v1/responses",
+       {{"input", "x"}, {"previous_response_id", "resp_1"}},
+       400,
+       "previous_response_id"},
       {"/detokenize", {{"tokens", {100000}}}, 400, "tokens"},
   };
   for (const Case& bad : cases) {
@@ -372,7 +388,9 @@ TEST(Api, RefusalsNameWhatIsWrong) {
     EXPECT_EQ(error["type"], "invalid_request_error");
     EXPECT_FALSE(error["message"].get<std::string>().empty());
   }
-  EXPECT_EQ(server.post(completions, with(kPrompt, {{"unknown", {1, 2}}, {"top_p", nullptr}})).status, 200);
+  EXPECT_EQ(
+      server.post(completions, with(kPrompt, {{"unknown", {1, 2}}, {"top_p", nullptr}})).status,
+      200);
 }
 
 TEST(Api, BodiesThatAreNotJsonAreRefused) {
@@ -388,9 +406,10 @@ TEST(Api, BodiesThatAreNotJsonAreRefused) {
   std::string wide = "{\"a0\": 1";
   for (int i = 1; i < 5'000; ++i) wide += ", \"a" + std::to_string(i) + "\": 1";
   EXPECT_EQ(server.post_text("/v1/completions", wide + "}").status, 400);
-  EXPECT_EQ(test::exchange(server.port(), "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
-                                          "Content-Type: text/plain\r\nContent-Length: 2\r\n"
-                                          "Connection: close\r\n\r\n{}")
+  EXPECT_EQ(test::exchange(server.port(),
+                           "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
+                           "Content-Type: text/plain\r\nContent-Length: 2\r\n"
+                           "Connection: close\r\n\r\n{}")
                 .status,
             400);
 }

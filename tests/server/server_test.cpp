@@ -16,7 +16,8 @@ using test::Socket;
 using test::TinyServer;
 
 OrderedJson long_answer(int n = 1) {
-  return {{"prompt", "Hello"}, {"max_tokens", 90}, {"ignore_eos", true}, {"n", n}, {"stream", true}};
+  return {
+      {"prompt", "Hello"}, {"max_tokens", 90}, {"ignore_eos", true}, {"n", n}, {"stream", true}};
 }
 
 TEST(Server, WhileLoadingOnlyHealthAndThePageAnswer) {
@@ -39,7 +40,8 @@ TEST(Server, EveryPathButAFewWantsTheKey) {
   options.router.api_keys = {"right", "other"};
   const TinyServer server(options);
   const char* const open[] = {"/", "/health", "/ready", "/ping"};
-  const char* const closed[] = {"/v1/models", "/v1/models/tiny", "/metrics", "/version", "/openapi.json"};
+  const char* const closed[] = {"/v1/models", "/v1/models/tiny", "/metrics", "/version",
+                                "/openapi.json"};
   for (const char* path : open) EXPECT_EQ(server.get(path).status, 200) << path;
   for (const char* path : closed) {
     EXPECT_EQ(server.get(path).status, 401) << path;
@@ -48,14 +50,14 @@ TEST(Server, EveryPathButAFewWantsTheKey) {
     EXPECT_EQ(server.get(path, "Authorization: Bearer right\r\n").status, 200) << path;
     EXPECT_EQ(server.get(path, "Authorization: Bearer other\r\n").status, 200) << path;
   }
-  for (const char* path : {"/v1/completions", "/v1/chat/completions", "/v1/responses", "/tokenize",
-                           "/detokenize"}) {
+  for (const char* path :
+       {"/v1/completions", "/v1/chat/completions", "/v1/responses", "/tokenize", "/detokenize"}) {
     const Response response = server.post(path, OrderedJson::object());
     EXPECT_EQ(response.status, 401) << path;
     EXPECT_EQ(response.json()["error"]["code"], "invalid_api_key");
   }
-  for (const char* path : {"//v1/models", "/v1/models/", "/v1/../v1/models", "/V1/models", "/%761/models",
-                           "/v1/models;x", "/health/../metrics"}) {
+  for (const char* path : {"//v1/models", "/v1/models/", "/v1/../v1/models", "/V1/models",
+                           "/%761/models", "/v1/models;x", "/health/../metrics"}) {
     EXPECT_NE(server.get(path).status, 200) << path;
   }
 }
@@ -95,9 +97,9 @@ TEST(Server, CorsIsOffUnlessAllowed) {
   server::ServerOptions options;
   options.router.cors_origins = {"https://app.example"};
   const TinyServer server(options);
-  EXPECT_NE(server.get("/version", origin).head.find(
-                "Access-Control-Allow-Origin: https://app.example"),
-            std::string::npos);
+  EXPECT_NE(
+      server.get("/version", origin).head.find("Access-Control-Allow-Origin: https://app.example"),
+      std::string::npos);
   EXPECT_EQ(server.get("/version", "Origin: https://other.example\r\n").head.find("Access-Control"),
             std::string::npos);
   const Response preflight = test::exchange(
@@ -160,8 +162,7 @@ TEST(Server, MoreThanTheQueueHoldsIsToldWhenToComeBack) {
 TEST(Server, AnswersDoNotDependOnWhatElseRuns) {
   const TinyServer server;
   OrderedJson body = {{"prompt", "Same"}, {"max_tokens", 30}, {"ignore_eos", true}, {"seed", 3}};
-  const std::string alone =
-      server.post("/v1/completions", body).json()["choices"][0]["text"];
+  const std::string alone = server.post("/v1/completions", body).json()["choices"][0]["text"];
   std::atomic<int> equal{0};
   std::vector<std::thread> threads;
   for (int t = 0; t < 8; ++t) {

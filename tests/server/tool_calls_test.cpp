@@ -49,10 +49,11 @@ TEST(ToolCalls, Hermes) {
   expect(style, "Hello <b>!", {"Hello <b>!", {}});
   expect(style, "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"x\": [1, \"}\"]}}\n</tool_call>",
          {"", {{"f", R"({"x": [1, "}"]})"}}});
-  expect(style,
-         "Let me see.\n<tool_call>{\"name\":\"f\",\"arguments\":{}}</tool_call>\n"
-         "<tool_call>\n{\"arguments\": {\"a\": \"\\\"\"}, \"name\": \"get_weather\"}\n</tool_call>\n",
-         {"Let me see.", {{"f", "{}"}, {"get_weather", R"({"a": "\""})"}}});
+  expect(
+      style,
+      "Let me see.\n<tool_call>{\"name\":\"f\",\"arguments\":{}}</tool_call>\n"
+      "<tool_call>\n{\"arguments\": {\"a\": \"\\\"\"}, \"name\": \"get_weather\"}\n</tool_call>\n",
+      {"Let me see.", {{"f", "{}"}, {"get_weather", R"({"a": "\""})"}}});
   expect(style, "<tool_call>{\"name\": \"f\"}</tool_call> done", {" done", {{"f", "{}"}}});
   expect(style, "<tool_call>{\"name\": \"f\", \"arguments\": \"{\\\"a\\\": 1}\"}</tool_call>",
          {"", {{"f", R"({"a": 1})"}}});
@@ -62,11 +63,11 @@ TEST(ToolCalls, Hermes) {
 
 TEST(ToolCalls, WhatIsNoCallIsContent) {
   const auto style = ToolStyle::kHermes;
-  for (const char* text :
-       {"<tool_call>not json</tool_call>", "<tool_call>{\"name\": \"unknown\", \"arguments\": {}}</tool_call>",
-        "<tool_call>[1]</tool_call>", "<tool_call>{\"name\": 1}</tool_call>", "<tool_call",
-        "<tool_call>{\"name\": \"f", "<tool_call>{}</tool_call>", "a <tool_call> b",
-        "<<tool_call", "  spaces stay \n"}) {
+  for (const char* text : {"<tool_call>not json</tool_call>",
+                           "<tool_call>{\"name\": \"unknown\", \"arguments\": {}}</tool_call>",
+                           "<tool_call>[1]</tool_call>", "<tool_call>{\"name\": 1}</tool_call>",
+                           "<tool_call", "<tool_call>{\"name\": \"f", "<tool_call>{}</tool_call>",
+                           "a <tool_call> b", "<<tool_call", "  spaces stay \n"}) {
     expect(style, text, {text, {}});
   }
 }
@@ -79,8 +80,10 @@ TEST(ToolCalls, ACutCallKeepsWhatHasBeenSaid) {
 TEST(ToolCalls, Llama3Json) {
   const auto style = ToolStyle::kLlama3Json;
   expect(style, R"({"name": "f", "parameters": {"x": 1}})", {"", {{"f", R"({"x": 1})"}}});
-  expect(style, R"(<|python_tag|>{"name": "f", "parameters": {}}; {"name": "f", "parameters": {"y": null}})",
-         {"", {{"f", "{}"}, {"f", R"({"y": null})"}}});
+  expect(
+      style,
+      R"(<|python_tag|>{"name": "f", "parameters": {}}; {"name": "f", "parameters": {"y": null}})",
+      {"", {{"f", "{}"}, {"f", R"({"y": null})"}}});
   expect(style, R"({"type": "function", "name": "f", "parameters": {}})", {"", {{"f", "{}"}}});
   expect(style, R"({"answer": 42})", {R"({"answer": 42})", {}});
   expect(style, R"(The call is {"name": "f", "parameters": {}})",
@@ -89,9 +92,10 @@ TEST(ToolCalls, Llama3Json) {
 
 TEST(ToolCalls, Mistral) {
   const auto style = ToolStyle::kMistral;
-  expect(style,
-         R"(Sure. [TOOL_CALLS] [{"name": "f", "arguments": {}}, {"name": "f", "arguments": {"a": 1}}])",
-         {"Sure.", {{"f", "{}"}, {"f", R"({"a": 1})"}}});
+  expect(
+      style,
+      R"(Sure. [TOOL_CALLS] [{"name": "f", "arguments": {}}, {"name": "f", "arguments": {"a": 1}}])",
+      {"Sure.", {{"f", "{}"}, {"f", R"({"a": 1})"}}});
 }
 
 TEST(ToolCalls, MoreCallsThanWantedAreDropped) {

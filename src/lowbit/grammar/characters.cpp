@@ -43,8 +43,7 @@ void add_utf8(Builder& builder, char32_t low, char32_t high, Fragment whole) {
   int32_t node = whole.start;
   for (size_t i = 0; i < from.size(); ++i) {
     const int32_t next = i + 1 == from.size() ? whole.end : builder.add_node();
-    builder.add_edge(
-        node, {.kind = Edge::Kind::kBytes, .low = from[i], .high = to[i], .to = next});
+    builder.add_edge(node, {.kind = Edge::Kind::kBytes, .low = from[i], .high = to[i], .to = next});
     node = next;
   }
 }

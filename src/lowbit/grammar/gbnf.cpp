@@ -71,7 +71,8 @@ class Parser {
 
   std::string rule_name() {
     std::string name;
-    while (more() && is_name(peek()) && name.size() < 256) name += static_cast<char>(source_[at_++]);
+    while (more() && is_name(peek()) && name.size() < 256)
+      name += static_cast<char>(source_[at_++]);
     if (name.empty()) refuse("the name of a rule expected");
     return name;
   }

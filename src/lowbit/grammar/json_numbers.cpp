@@ -82,9 +82,9 @@ Fragment decimal(Builder& builder, int64_t low, int64_t high, bool above, bool b
          builder.bytes('1', '9')}));
   }
   if (!below && (low < high || !above)) {
-    const Fragment zeros = builder.sequence(
-        {builder.literal("."),
-         builder.repeat([&] { return builder.literal("0"); }, 1, kFractionDigits)});
+    const Fragment zeros =
+        builder.sequence({builder.literal("."), builder.repeat([&] { return builder.literal("0"); },
+                                                               1, kFractionDigits)});
     parts.push_back(
         builder.sequence({builder.literal(std::to_string(high)), builder.optional(zeros)}));
   }
@@ -125,14 +125,14 @@ Fragment number_within(Builder& builder, const Bounds& bounds) {
   std::vector<Fragment> parts;
   if (high > 0 || (high == 0 && !bounds.below)) {
     const bool from_low = low >= 0;
-    parts.push_back(decimal(builder, from_low ? low : 0, high, from_low && bounds.above,
-                            bounds.below));
+    parts.push_back(
+        decimal(builder, from_low ? low : 0, high, from_low && bounds.above, bounds.below));
   }
   if (low < 0) {  // the same behind a minus, seen from the other side
     const bool to_high = high <= 0;
-    parts.push_back(builder.sequence(
-        {builder.literal("-"),
-         decimal(builder, to_high ? -high : 0, -low, !to_high || bounds.below, bounds.above)}));
+    parts.push_back(
+        builder.sequence({builder.literal("-"), decimal(builder, to_high ? -high : 0, -low,
+                                                        !to_high || bounds.below, bounds.above)}));
   }
   LOWBIT_CHECK(!parts.empty(), "no number is within the bounds");
   return builder.choice(parts);

@@ -13,15 +13,31 @@ namespace lowbit::grammar {
 namespace {
 
 constexpr std::array kAnnotations = {
-    "title",     "description", "default",  "examples",   "$schema",   "$id",
-    "$comment",  "deprecated",  "readOnly", "writeOnly",  "$defs",     "definitions",
-    "nullable",  "example",     "$anchor",  "discriminator", "xml",    "externalDocs",
-    "contentEncoding", "contentMediaType", "contentSchema"};
-constexpr std::array kUnsupported = {
-    "not",           "if",          "then",        "else",           "patternProperties",
-    "propertyNames", "minProperties", "maxProperties", "contains",   "minContains",
-    "maxContains",   "multipleOf",  "dependencies", "dependentRequired", "dependentSchemas",
-    "unevaluatedProperties", "unevaluatedItems", "$dynamicRef", "$recursiveRef", "additionalItems"};
+    "title",         "description", "default",      "examples",        "$schema",
+    "$id",           "$comment",    "deprecated",   "readOnly",        "writeOnly",
+    "$defs",         "definitions", "nullable",     "example",         "$anchor",
+    "discriminator", "xml",         "externalDocs", "contentEncoding", "contentMediaType",
+    "contentSchema"};
+constexpr std::array kUnsupported = {"not",
+                                     "if",
+                                     "then",
+                                     "else",
+                                     "patternProperties",
+                                     "propertyNames",
+                                     "minProperties",
+                                     "maxProperties",
+                                     "contains",
+                                     "minContains",
+                                     "maxContains",
+                                     "multipleOf",
+                                     "dependencies",
+                                     "dependentRequired",
+                                     "dependentSchemas",
+                                     "unevaluatedProperties",
+                                     "unevaluatedItems",
+                                     "$dynamicRef",
+                                     "$recursiveRef",
+                                     "additionalItems"};
 
 template <typename List>
 bool listed(const List& list, const std::string& name) {
@@ -337,8 +353,7 @@ class Compiler {
       return type == "integer" ? json_.integer() : json_.number();
     }
     try {
-      return type == "integer" ? integer_within(builder_, bounds)
-                               : number_within(builder_, bounds);
+      return type == "integer" ? integer_within(builder_, bounds) : number_within(builder_, bounds);
     } catch (const Error& error) {
       refuse(error.kind(), error.what());
     }
@@ -363,8 +378,8 @@ class Compiler {
       bad("the numbers of items contradict each other");
     }
     const auto whole = [&](Fragment inside) {
-      return builder_.sequence({builder_.literal("["), json_.space(), inside, json_.space(),
-                                builder_.literal("]")});
+      return builder_.sequence(
+          {builder_.literal("["), json_.space(), inside, json_.space(), builder_.literal("]")});
     };
     if (max == given) return whole(builder_.sequence(first));
     const int32_t rule = builder_.add_rule();
@@ -374,8 +389,8 @@ class Compiler {
     const auto next = [&] {
       return builder_.sequence({builder_.literal(","), json_.space(), item()});
     };
-    first.push_back(builder_.repeat(next, std::max<int64_t>(min - given, 0),
-                                    max < 0 ? -1 : max - given));
+    first.push_back(
+        builder_.repeat(next, std::max<int64_t>(min - given, 0), max < 0 ? -1 : max - given));
     return whole(builder_.sequence(first));
   }
 
@@ -388,7 +403,8 @@ class Compiler {
   std::vector<Member> members_of(const OrderedJson& schema) const {
     std::vector<Member> members;
     static const OrderedJson kAny = true;
-    const OrderedJson *properties = find(schema, "properties"), *required = find(schema, "required");
+    const OrderedJson *properties = find(schema, "properties"),
+                      *required = find(schema, "required");
     if (properties != nullptr && !properties->is_object()) bad("\"properties\" must be an object");
     if (required != nullptr && !required->is_array()) bad("\"required\" must be an array");
     if (properties != nullptr) {
@@ -406,7 +422,8 @@ class Compiler {
       if (additional != nullptr && *additional == false) {
         bad("\"required\" names a member that \"additionalProperties\" forbids");
       }
-      members.push_back({name.get<std::string>(), additional == nullptr ? &kAny : additional, true});
+      members.push_back(
+          {name.get<std::string>(), additional == nullptr ? &kAny : additional, true});
     }
     return members;
   }

@@ -34,9 +34,7 @@ Fragment JsonText::make_value() {
 
 Fragment JsonText::comma_separated(const Builder::Make& entry, int64_t min, int64_t max) {
   if (max == 0) return builder_.empty();
-  const auto next = [&] {
-    return builder_.sequence({builder_.literal(","), space(), entry()});
-  };
+  const auto next = [&] { return builder_.sequence({builder_.literal(","), space(), entry()}); };
   const Fragment rest =
       builder_.repeat(next, std::max<int64_t>(min - 1, 0), max < 0 ? -1 : max - 1);
   const Fragment some = builder_.sequence({entry(), rest});
@@ -47,8 +45,8 @@ Fragment JsonText::make_object() {
   const auto member = [&] {
     return builder_.sequence({string(), builder_.literal(":"), space(), value()});
   };
-  return builder_.sequence({builder_.literal("{"), space(), comma_separated(member, 0, -1),
-                            space(), builder_.literal("}")});
+  return builder_.sequence({builder_.literal("{"), space(), comma_separated(member, 0, -1), space(),
+                            builder_.literal("}")});
 }
 
 Fragment JsonText::make_array() {
@@ -78,14 +76,14 @@ Fragment JsonText::make_character() {
   CharacterSet second('c', 'f');
   second.add('C', 'F');
   // \uD800 to \uDFFF only in pairs.
-  const Fragment unit = builder_.sequence(
-      {builder_.literal("\\u"),
-       builder_.choice({builder_.sequence({digit(not_d), digit(hex)}),
-                        builder_.sequence({digit(d), digit(low)})}),
-       digit(hex), digit(hex)});
-  const Fragment pair = builder_.sequence(
-      {builder_.literal("\\u"), digit(d), digit(high), digit(hex), digit(hex),
-       builder_.literal("\\u"), digit(d), digit(second), digit(hex), digit(hex)});
+  const Fragment unit =
+      builder_.sequence({builder_.literal("\\u"),
+                         builder_.choice({builder_.sequence({digit(not_d), digit(hex)}),
+                                          builder_.sequence({digit(d), digit(low)})}),
+                         digit(hex), digit(hex)});
+  const Fragment pair =
+      builder_.sequence({builder_.literal("\\u"), digit(d), digit(high), digit(hex), digit(hex),
+                         builder_.literal("\\u"), digit(d), digit(second), digit(hex), digit(hex)});
   return builder_.choice(
       {one_of(builder_, plain.intersection(quote.complement()), Spelling::kPlain),
        builder_.sequence({builder_.literal("\\"), digit(simple)}), unit, pair});
@@ -99,8 +97,7 @@ Fragment JsonText::make_string() {
 // A tree of the strings; wherever a text leaves it, it is another string. Escapes are not used as
 // long as the text could still be one of them, for they could spell it.
 Fragment JsonText::other_string(const std::vector<std::string>& strings) {
-  const Fragment free = builder_.sequence(
-      {builder_.star(character()), builder_.literal("\"")});
+  const Fragment free = builder_.sequence({builder_.star(character()), builder_.literal("\"")});
   const Fragment whole = {builder_.add_node(), free.end};
   CharacterSet plain(0x20, 0x10FFFF);
   for (const char32_t code : std::u32string_view(U"\"\\")) {
@@ -132,8 +129,8 @@ Fragment JsonText::other_string(const std::vector<std::string>& strings) {
     builder_.join(node, leave.start);
     builder_.join(leave.end, free.start);
     if (!tree->ends) {
-      builder_.add_edge(node, {.kind = Edge::Kind::kBytes, .low = '"', .high = '"',
-                               .to = whole.end});
+      builder_.add_edge(node,
+                        {.kind = Edge::Kind::kBytes, .low = '"', .high = '"', .to = whole.end});
     }
   }
   return whole;
@@ -155,10 +152,10 @@ Fragment JsonText::make_number() {
   sign.add('-', '-');
   const Fragment fraction =
       builder_.sequence({builder_.literal("."), builder_.repeat(digit, 1, kFractionDigits)});
-  const Fragment exponent = builder_.sequence(
-      {one_of(builder_, e, Spelling::kPlain),
-       builder_.optional(one_of(builder_, sign, Spelling::kPlain)),
-       builder_.repeat(digit, 1, kExponentDigits)});
+  const Fragment exponent =
+      builder_.sequence({one_of(builder_, e, Spelling::kPlain),
+                         builder_.optional(one_of(builder_, sign, Spelling::kPlain)),
+                         builder_.repeat(digit, 1, kExponentDigits)});
   return builder_.sequence(
       {make_integer(), builder_.optional(fraction), builder_.optional(exponent)});
 }

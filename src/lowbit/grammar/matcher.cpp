@@ -38,8 +38,8 @@ void Matcher::find_byte_classes() {
 }
 
 int32_t Matcher::push(int32_t node, int32_t below) {
-  const uint64_t key = static_cast<uint64_t>(static_cast<uint32_t>(node)) << 32 |
-                       static_cast<uint32_t>(below);
+  const uint64_t key =
+      static_cast<uint64_t>(static_cast<uint32_t>(node)) << 32 | static_cast<uint32_t>(below);
   const auto [found, added] = frame_index_.try_emplace(key, static_cast<int32_t>(frames_.size()));
   if (!added) return found->second;
   const int32_t depth = frames_[static_cast<size_t>(below)].depth + 1;
@@ -104,7 +104,8 @@ Matcher::State Matcher::close(std::vector<Place> todo) {
           break;
         case Edge::Kind::kCall:
           reach({network_.starts[static_cast<size_t>(edge.rule)],
-                 only_ends_[static_cast<size_t>(edge.to)] ? place.stack : push(edge.to, place.stack)});
+                 only_ends_[static_cast<size_t>(edge.to)] ? place.stack
+                                                          : push(edge.to, place.stack)});
           break;
       }
     }

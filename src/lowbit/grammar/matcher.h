@@ -23,15 +23,15 @@ class Matcher {
   // The state behind one more byte; kDead if no text goes on like that. Throws kInvalidArgument if
   // the grammar is too ambiguous or nests too deep (limits below).
   State next(State state, uint8_t byte);
-  bool accepts(State state) const;  // the text may end here
+  bool accepts(State state) const;   // the text may end here
   bool finished(State state) const;  // and nothing can follow
 
   // Memory that states take; it only grows.
   size_t bytes() const { return bytes_; }
 
  private:
-  static constexpr size_t kMaxPlaces = 4'096;   // of one state
-  static constexpr int32_t kMaxDepth = 1'024;   // rules inside of rules
+  static constexpr size_t kMaxPlaces = 4'096;  // of one state
+  static constexpr int32_t kMaxDepth = 1'024;  // rules inside of rules
   static constexpr State kUnknown = -2;
 
   // Where a text may be: a node, and what to go on with when its rule ends.
@@ -47,8 +47,8 @@ class Matcher {
     int32_t depth;
   };
   struct StateData {
-    std::vector<Place> places;   // sorted; only nodes that take bytes
-    std::vector<State> next;     // by byte class
+    std::vector<Place> places;  // sorted; only nodes that take bytes
+    std::vector<State> next;    // by byte class
     bool accepts = false;
   };
   struct PlacesHash {

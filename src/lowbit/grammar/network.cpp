@@ -81,9 +81,8 @@ class ReachesEnd {
 void prune(Network& network, const Nodes& good) {
   for (Node& node : network.nodes) {
     std::erase_if(node.edges, [&](const Edge& edge) {
-      return !has(good, edge.to) ||
-             (edge.kind == Edge::Kind::kCall &&
-              !has(good, network.starts[static_cast<size_t>(edge.rule)]));
+      return !has(good, edge.to) || (edge.kind == Edge::Kind::kCall &&
+                                     !has(good, network.starts[static_cast<size_t>(edge.rule)]));
     });
   }
 }

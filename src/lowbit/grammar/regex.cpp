@@ -62,9 +62,7 @@ class Parser {
     return true;
   }
 
-  Fragment anything() {
-    return builder_.star(one_of(builder_, CharacterSet::all(), spelling_));
-  }
+  Fragment anything() { return builder_.star(one_of(builder_, CharacterSet::all(), spelling_)); }
 
   Fragment alternatives(int depth) {
     LOWBIT_CHECK(depth <= kMaxNesting, "regular expression: groups nested deeper than ",
@@ -179,7 +177,8 @@ class Parser {
     ++at_;
     if (take('?')) {
       const bool plain = take(':');
-      const bool named = !plain && (take('P'), take('<')) && more() && peek() != '=' && peek() != '!';
+      const bool named =
+          !plain && (take('P'), take('<')) && more() && peek() != '=' && peek() != '!';
       if (!plain && !named) refuse("look-around or an option, which is not supported");
       while (named && more() && pattern_[at_++] != '>') {
       }
@@ -287,8 +286,7 @@ class Parser {
 
 }  // namespace
 
-Fragment regex(Builder& builder, std::string_view pattern, Anchoring anchoring,
-               Spelling spelling) {
+Fragment regex(Builder& builder, std::string_view pattern, Anchoring anchoring, Spelling spelling) {
   LOWBIT_CHECK(pattern.size() <= kMaxSource, "regular expression: longer than ", kMaxSource,
                " bytes");
   LOWBIT_CHECK(find_invalid_utf8(pattern) == std::string_view::npos,

@@ -16,8 +16,8 @@ namespace lowbit::server {
 struct Api {
   Engine& engine;
   const TokenizerSpec& spec;
-  std::vector<std::string> token_bytes;  // by id, see tokenizer/token_bytes.h
-  std::vector<std::string> names;  // of the model; the first is shown
+  std::vector<std::string> token_bytes;         // by id, see tokenizer/token_bytes.h
+  std::vector<std::string> names;               // of the model; the first is shown
   std::unique_ptr<ChatTemplate> chat_template;  // null: the model has none
   ToolStyle tool_style = ToolStyle::kHermes;
   SamplingParams defaults;  // for what a request leaves out

@@ -12,7 +12,10 @@ class ApiError : public std::runtime_error {
  public:
   // param: the member that is wrong; code: OpenAI's word for what is; both may be empty (null).
   ApiError(int status, const std::string& message, std::string param = "", std::string code = "")
-      : std::runtime_error(message), status(status), param(std::move(param)), code(std::move(code)) {}
+      : std::runtime_error(message),
+        status(status),
+        param(std::move(param)),
+        code(std::move(code)) {}
 
   int status;
   std::string param;

@@ -256,7 +256,8 @@ Prepared prepare_chat(const Api& api, const OrderedJson& body) {
   request.constraint = tools.constraint;
   if (const auto guide = read_guide(body)) {
     if (tools.constraint != nullptr) {
-      throw ApiError(400, "An answer cannot be both a call of a tool and of '" + guide->param + "'.",
+      throw ApiError(400,
+                     "An answer cannot be both a call of a tool and of '" + guide->param + "'.",
                      guide->param);
     }
     request.constraint = api.guides.compile(*guide);

@@ -12,7 +12,9 @@ namespace {
 
 constexpr size_t kMessages = 4'096, kTools = 256, kNameBytes = 64;
 
-std::string path_of(size_t index, const char* rest) { return concat("messages[", index, "]", rest); }
+std::string path_of(size_t index, const char* rest) {
+  return concat("messages[", index, "]", rest);
+}
 
 // A string, or text parts joined by line ends, as vLLM does for templates that want strings.
 std::string flatten_content(const OrderedJson& content, size_t index) {
@@ -115,8 +117,7 @@ bool is_function_name(const std::string& name) {
 
 OrderedJson normalize_messages(const OrderedJson& messages) {
   if (!messages.is_array() || messages.empty()) {
-    throw ApiError(400, "'messages' must be an array, and not empty.", "messages",
-                   "invalid_type");
+    throw ApiError(400, "'messages' must be an array, and not empty.", "messages", "invalid_type");
   }
   if (messages.size() > kMessages) {
     throw ApiError(400, concat("More than ", kMessages, " messages."), "messages",
@@ -182,8 +183,8 @@ Conversation read_conversation(const OrderedJson& body) {
                    "chat_template", "unsupported_parameter");
   }
   if (const OrderedJson* variables = member(body, "chat_template_kwargs")) {
-    for (const char* name : {"messages", "tools", "documents", "add_generation_prompt",
-                             "bos_token", "eos_token", "unk_token", "pad_token"}) {
+    for (const char* name : {"messages", "tools", "documents", "add_generation_prompt", "bos_token",
+                             "eos_token", "unk_token", "pad_token"}) {
       if (variables->contains(name)) {
         throw ApiError(400, concat("'chat_template_kwargs' must not have '", name, "'."),
                        "chat_template_kwargs");

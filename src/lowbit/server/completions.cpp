@@ -137,10 +137,9 @@ class CompletionAnswer final : public Answer {
     for (size_t i = 0; i < choices_.size(); ++i) {
       OrderedJson choice = choice_json(i, choices_[i]);
       const size_t part = i / static_cast<size_t>(n_);
-      choice["prompt_logprobs"] =
-          options_.prompt_logprobs && part < prompt_positions_.size()
-              ? prompt_logprobs_json(api_, prompt_positions_[part])
-              : OrderedJson(nullptr);
+      choice["prompt_logprobs"] = options_.prompt_logprobs && part < prompt_positions_.size()
+                                      ? prompt_logprobs_json(api_, prompt_positions_[part])
+                                      : OrderedJson(nullptr);
       json["choices"].push_back(std::move(choice));
     }
     json["usage"] = usage_json(usage());

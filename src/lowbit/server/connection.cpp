@@ -65,8 +65,8 @@ void Connection::start() {
 }
 
 void Connection::set_deadline(double seconds) {
-  deadline_ = Clock::now() + std::chrono::duration_cast<Clock::duration>(
-                                 std::chrono::duration<double>(seconds));
+  deadline_ = Clock::now() +
+              std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
 }
 
 void Connection::check_deadline(Clock::time_point now) {
@@ -84,13 +84,12 @@ void Connection::wait_readable() {
   if (waiting_ || state_ == State::kClosed) return;
   if (state_ == State::kAnswering && in_.size() >= kPipelineBytes) return;
   waiting_ = true;
-  socket_.async_wait(tcp::socket::wait_read,
-                     [self = shared_from_this()](const error_code& error) {
-                       self->waiting_ = false;
-                       if (self->state_ == State::kClosed) return;
-                       if (error) return self->gone();
-                       self->on_readable();
-                     });
+  socket_.async_wait(tcp::socket::wait_read, [self = shared_from_this()](const error_code& error) {
+    self->waiting_ = false;
+    if (self->state_ == State::kClosed) return;
+    if (error) return self->gone();
+    self->on_readable();
+  });
 }
 
 void Connection::on_readable() {
@@ -129,8 +128,8 @@ void Connection::advance() {
   }
   const double seconds = host_.options.body_seconds +
                          static_cast<double>(parser_->body_received()) / kBodyBytesPerSecond;
-  deadline_ = body_start_ + std::chrono::duration_cast<Clock::duration>(
-                                std::chrono::duration<double>(seconds));
+  deadline_ = body_start_ +
+              std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
 }
 
 void Connection::dispatch() {
@@ -255,16 +254,15 @@ void Connection::flush() {
 
 void Connection::write_some() {
   if (state_ == State::kAnswering) set_deadline(host_.options.slow_client_seconds);
-  socket_.async_write_some(
-      asio::buffer(sending_.data() + sent_, sending_.size() - sent_),
-      [self = shared_from_this()](const error_code& error, size_t count) {
-        if (self->state_ == State::kClosed) return;
-        if (error) return self->gone();
-        self->sent_ += count;
-        if (self->sent_ < self->sending_.size()) return self->write_some();
-        self->writing_ = false;
-        self->flush();
-      });
+  socket_.async_write_some(asio::buffer(sending_.data() + sent_, sending_.size() - sent_),
+                           [self = shared_from_this()](const error_code& error, size_t count) {
+                             if (self->state_ == State::kClosed) return;
+                             if (error) return self->gone();
+                             self->sent_ += count;
+                             if (self->sent_ < self->sending_.size()) return self->write_some();
+                             self->writing_ = false;
+                             self->flush();
+                           });
 }
 
 // Everything queued is with the kernel.

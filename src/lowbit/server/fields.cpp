@@ -45,8 +45,8 @@ bool fits(const OrderedJson& value, FieldKind kind) {
       return value.is_string();
     case FieldKind::kStrings:
       return value.is_string() ||
-             (value.is_array() && std::all_of(value.begin(), value.end(),
-                                              [](const auto& v) { return v.is_string(); }));
+             (value.is_array() &&
+              std::all_of(value.begin(), value.end(), [](const auto& v) { return v.is_string(); }));
     case FieldKind::kArray:
       return value.is_array();
     case FieldKind::kObject:
@@ -124,8 +124,8 @@ void check_fields(const OrderedJson& body, std::span<const Field> fields) {
     if (value == nullptr) continue;
     if (!fits(*value, field.kind)) {
       throw ApiError(400,
-                     concat("Invalid type for '", field.name, "': expected ",
-                            kind_name(field.kind), ", but got ", type_name(*value), " instead."),
+                     concat("Invalid type for '", field.name, "': expected ", kind_name(field.kind),
+                            ", but got ", type_name(*value), " instead."),
                      field.name, "invalid_type");
     }
     if (field.kind == FieldKind::kInteger || field.kind == FieldKind::kNumber) {
@@ -150,8 +150,8 @@ OrderedJson parse_body(const std::string& body) {
     throw ApiError(400, error.what(), "", "invalid_json");
   }
   if (!document.is_object()) {
-    throw ApiError(400, concat("The request body must be a JSON object, not ",
-                               type_name(document), "."));
+    throw ApiError(
+        400, concat("The request body must be a JSON object, not ", type_name(document), "."));
   }
   return document;
 }

@@ -90,15 +90,15 @@ std::string key_of(const Guide& guide) {
 }
 
 // {"name": "f", "arguments": ARGUMENTS} for one tool.
-Fragment call_of(Builder& builder, JsonText& json, const OrderedJson& tool, const char* member_name) {
+Fragment call_of(Builder& builder, JsonText& json, const OrderedJson& tool,
+                 const char* member_name) {
   const OrderedJson& function = tool["function"];
   const OrderedJson* parameters = member(function, "parameters");
   const bool any = parameters == nullptr || parameters->empty();
   const std::string name = dump_json(function["name"]);
-  return builder.sequence(
-      {builder.literal("{\"name\": " + name + ", \"" + member_name + "\": "),
-       any ? json.object() : grammar::json_schema(builder, json, *parameters),
-       builder.literal("}")});
+  return builder.sequence({builder.literal("{\"name\": " + name + ", \"" + member_name + "\": "),
+                           any ? json.object() : grammar::json_schema(builder, json, *parameters),
+                           builder.literal("}")});
 }
 
 // `call`, max_calls times at most, with `separator` between them.
@@ -121,19 +121,19 @@ Network calls_network(ToolStyle style, const OrderedJson& tools, int max_calls) 
   builder.define(call, builder.choice(parts));
   switch (style) {
     case ToolStyle::kHermes:
-      return one_rule(builder,
-                      builder.sequence({builder.literal("<tool_call>\n"),
-                                        calls_of(builder, call, "\n</tool_call>\n<tool_call>\n",
-                                                 max_calls),
-                                        builder.literal("\n</tool_call>")}));
+      return one_rule(
+          builder,
+          builder.sequence({builder.literal("<tool_call>\n"),
+                            calls_of(builder, call, "\n</tool_call>\n<tool_call>\n", max_calls),
+                            builder.literal("\n</tool_call>")}));
     case ToolStyle::kLlama3Json:
       return one_rule(builder, calls_of(builder, call, "; ", max_calls));
     case ToolStyle::kMistral:
       break;
   }
-  return one_rule(builder, builder.sequence({builder.literal("[TOOL_CALLS] ["),
-                                             calls_of(builder, call, ", ", max_calls),
-                                             builder.literal("]")}));
+  return one_rule(
+      builder, builder.sequence({builder.literal("[TOOL_CALLS] ["),
+                                 calls_of(builder, call, ", ", max_calls), builder.literal("]")}));
 }
 
 }  // namespace

@@ -23,9 +23,8 @@ tcp::endpoint endpoint_of(asio::io_context& io, const std::string& host, int por
   LOWBIT_CHECK(port >= 0 && port <= 65535, "port ", port, " is not in 0 to 65535");
   error_code error;
   tcp::resolver resolver(io);
-  const auto found = resolver.resolve(host, std::to_string(port),
-                                      tcp::resolver::passive | tcp::resolver::numeric_service,
-                                      error);
+  const auto found = resolver.resolve(
+      host, std::to_string(port), tcp::resolver::passive | tcp::resolver::numeric_service, error);
   LOWBIT_CHECK(!error && !found.empty(), "cannot listen on ", host, ": ", error.message());
   for (const auto& entry : found) {  // "localhost" may be both
     if (entry.endpoint().address().is_v4()) return entry.endpoint();

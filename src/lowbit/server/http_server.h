@@ -15,13 +15,13 @@ struct HttpOptions {
   std::string host = "127.0.0.1";
   int port = 8000;  // 0: any that is free
   HttpLimits limits;
-  size_t max_connections = 10'000;   // above it a connection gets 503 and is closed
-  size_t stream_bytes = 256 << 10;   // of one stream that wait for its reader
-  double header_seconds = 10;        // from the first byte to the end of the header
-  double body_seconds = 30;          // for the body, and a second more for every 16 KiB of it
-  double idle_seconds = 75;          // between the requests of a connection
-  double slow_client_seconds = 30;   // without reading anything of what is to be sent
-  HttpFields fields;                 // added to every answer
+  size_t max_connections = 10'000;  // above it a connection gets 503 and is closed
+  size_t stream_bytes = 256 << 10;  // of one stream that wait for its reader
+  double header_seconds = 10;       // from the first byte to the end of the header
+  double body_seconds = 30;         // for the body, and a second more for every 16 KiB of it
+  double idle_seconds = 75;         // between the requests of a connection
+  double slow_client_seconds = 30;  // without reading anything of what is to be sent
+  HttpFields fields;                // added to every answer
   // The answer to what never reaches the handler; must not throw.
   std::function<HttpResponse(int status, const std::string& message)> refusal;
   std::function<void(const std::string& line)> log;  // may be empty

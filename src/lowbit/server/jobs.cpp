@@ -181,8 +181,9 @@ void Jobs::tick() {
     if (job->answer == nullptr || job->over) continue;
     const bool late = !job->began && since(job->start) > limits_.first_token_seconds;
     if (late || since(job->start) > limits_.total_seconds) {
-      ApiError error(503, late ? "No answer began in time; the server is busy."
-                               : "The answer took longer than the server allows.",
+      ApiError error(503,
+                     late ? "No answer began in time; the server is busy."
+                          : "The answer took longer than the server allows.",
                      "", "timeout");
       error.retry_after = retry_after();
       job->answer->fail(error);
@@ -213,8 +214,8 @@ int Jobs::retry_after() const {
   const EngineStats stats = api_.engine.stats();
   const Histogram& latency = stats.e2e_request_latency_seconds;
   const double mean = latency.count > 0 ? latency.sum / static_cast<double>(latency.count) : 1;
-  const double rounds = static_cast<double>(stats.waiting) /
-                        static_cast<double>(std::max<int64_t>(stats.running, 1));
+  const double rounds =
+      static_cast<double>(stats.waiting) / static_cast<double>(std::max<int64_t>(stats.running, 1));
   return static_cast<int>(std::clamp(std::ceil(mean * rounds), 1.0, 60.0));
 }
 

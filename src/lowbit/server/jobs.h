@@ -15,11 +15,11 @@
 namespace lowbit::server {
 
 struct JobLimits {
-  size_t max_preparing = 256;              // bodies that wait to be read
-  size_t max_preparing_bytes = 64 << 20;   // in all
-  double first_token_seconds = 120;        // from the request to the first news of its answer
-  double total_seconds = 3'600;            // to the end of it
-  double ping_seconds = 15;                // of silence before a stream gets a comment
+  size_t max_preparing = 256;             // bodies that wait to be read
+  size_t max_preparing_bytes = 64 << 20;  // in all
+  double first_token_seconds = 120;       // from the request to the first news of its answer
+  double total_seconds = 3'600;           // to the end of it
+  double ping_seconds = 15;               // of silence before a stream gets a comment
 };
 
 class Jobs {

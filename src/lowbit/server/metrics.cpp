@@ -34,7 +34,8 @@ class Writer {
     text_ += std::string("# HELP ") + name + " " + help + "\n# TYPE " + name + " " + type + "\n";
   }
   void value(const std::string& name, double value, const std::string& labels = "") {
-    text_ += name + "{" + label_ + (labels.empty() ? "" : "," + labels) + "} " + shown(value) + "\n";
+    text_ +=
+        name + "{" + label_ + (labels.empty() ? "" : "," + labels) + "} " + shown(value) + "\n";
   }
   void gauge(const char* name, const char* help, double now) {
     family(name, "gauge", help);
@@ -145,9 +146,9 @@ std::string metrics_text(const EngineStats* stats, const std::string& model,
               static_cast<double>(counts.gone));
   out.family("http_requests_total", "counter", "Answers by path and status.");
   for (const auto& [key, value] : counts.answers) {
-    out.value("http_requests_total", static_cast<double>(value),
-              "handler=\"" + escaped(key.first) + "\",status=\"" + std::to_string(key.second) +
-                  "\"");
+    out.value(
+        "http_requests_total", static_cast<double>(value),
+        "handler=\"" + escaped(key.first) + "\",status=\"" + std::to_string(key.second) + "\"");
   }
   return out.text();
 }

@@ -140,8 +140,8 @@ size_t RequestParser::push(std::string_view bytes) {
   size_t used = 0;
   while (used < bytes.size() && !impl_->is_done()) {
     error_code error;
-    const size_t taken = impl_->put(
-        boost::asio::const_buffer(bytes.data() + used, bytes.size() - used), error);
+    const size_t taken =
+        impl_->put(boost::asio::const_buffer(bytes.data() + used, bytes.size() - used), error);
     used += taken;
     if (error == http::error::need_more) {
       // A line of the framing that is longer than any header could be will not end well.

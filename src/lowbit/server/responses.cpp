@@ -228,7 +228,8 @@ void refuse_stateful(const OrderedJson& body) {
   for (const char* name : {"previous_response_id", "conversation", "prompt"}) {
     if (member(body, name) == nullptr) continue;
     throw ApiError(400,
-                   concat("'", name, "' is not supported: this server stores nothing. Send the "
+                   concat("'", name,
+                          "' is not supported: this server stores nothing. Send the "
                           "whole conversation in 'input'."),
                    name, "unsupported_parameter");
   }
@@ -237,7 +238,8 @@ void refuse_stateful(const OrderedJson& body) {
   }
 }
 
-// {"type": "function", "name", ...} as chat has it: {"type": "function", "function": {"name", ...}}.
+// {"type": "function", "name", ...} as chat has it: {"type": "function", "function": {"name",
+// ...}}.
 OrderedJson chat_tools(const OrderedJson& tools) {
   OrderedJson result = OrderedJson::array();
   for (const OrderedJson& tool : tools) {

@@ -12,7 +12,8 @@ namespace {
 
 std::string string_of(const OrderedJson& item, const char* name, size_t index) {
   const OrderedJson* value = member(item, name);
-  if (value == nullptr || !value->is_string()) bad_item(index, concat("needs a string '", name, "'."));
+  if (value == nullptr || !value->is_string())
+    bad_item(index, concat("needs a string '", name, "'."));
   return value->get<std::string>();
 }
 
@@ -39,7 +40,7 @@ void add_output(const OrderedJson& item, size_t index, OrderedJson& messages) {
 void add_item(const OrderedJson& item, size_t index, OrderedJson& messages) {
   if (!item.is_object()) bad_item(index, "must be an object.");
   const OrderedJson* given = member(item, "type");
-  const std::string type = given == nullptr      ? "message"
+  const std::string type = given == nullptr     ? "message"
                            : given->is_string() ? given->get<std::string>()
                                                 : "";
   if (type == "message") {
@@ -52,8 +53,9 @@ void add_item(const OrderedJson& item, size_t index, OrderedJson& messages) {
   } else if (type == "function_call_output") {
     add_output(item, index, messages);
   } else if (type != "reasoning") {
-    bad_item(index, "is of a type that is not supported; there are message, function_call, "
-                    "function_call_output and reasoning (ignored).");
+    bad_item(index,
+             "is of a type that is not supported; there are message, function_call, "
+             "function_call_output and reasoning (ignored).");
   }
 }
 

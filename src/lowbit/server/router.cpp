@@ -37,8 +37,8 @@ std::string harmless(const std::string& text) {
 
 bool is_request_id(const std::string& id) {
   return !id.empty() && id.size() <= 128 && std::all_of(id.begin(), id.end(), [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-           c == '-' || c == '_' || c == '.';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+           c == '_' || c == '.';
   });
 }
 
@@ -135,7 +135,8 @@ const Route* Router::find(const std::string& path, const std::string& method,
                                : path == route.path;
     if (!matches) continue;
     if (route.method == method || (route.method == "GET" && method == "HEAD")) return &route;
-    allowed += (allowed.empty() ? "" : ", ") + route.method + (route.method == "GET" ? ", HEAD" : "");
+    allowed +=
+        (allowed.empty() ? "" : ", ") + route.method + (route.method == "GET" ? ", HEAD" : "");
   }
   return nullptr;
 }

@@ -28,7 +28,7 @@ struct RouterOptions {
   // Names that Host may give, without port; empty: any. Keeps pages of other sites from reaching a
   // server on this machine by a name of their own.
   std::vector<std::string> allowed_hosts;
-  std::vector<std::string> cors_origins;  // that browsers may let in; "*": all
+  std::vector<std::string> cors_origins;             // that browsers may let in; "*": all
   std::function<void(const std::string& line)> log;  // one line a request, without its content
 };
 

@@ -47,7 +47,8 @@ constexpr Field kFields[] = {
 };
 
 void refuse_unsupported(const OrderedJson& body) {
-  for (const char* name : {"logits_processors", "bad_words", "allowed_token_ids", "prompt_embeds"}) {
+  for (const char* name :
+       {"logits_processors", "bad_words", "allowed_token_ids", "prompt_embeds"}) {
     const OrderedJson* value = member(body, name);
     if (value != nullptr && !(value->is_array() && value->empty())) {
       throw ApiError(400, concat("'", name, "' is not supported."), name, "unsupported_parameter");
@@ -137,7 +138,8 @@ void read_sampling(const Api& api, const OrderedJson& body, Request& request) {
   if (const OrderedJson* ids = member(body, "stop_token_ids")) {
     for (const OrderedJson& id : *ids) {
       if (!id.is_number_integer() || request.stop_token_ids.size() >= kStopTokenIds) {
-        throw ApiError(400, concat("'stop_token_ids' must be at most ", kStopTokenIds, " integers."),
+        throw ApiError(400,
+                       concat("'stop_token_ids' must be at most ", kStopTokenIds, " integers."),
                        "stop_token_ids");
       }
       request.stop_token_ids.push_back(token_id(api, id.get<int64_t>(), "stop_token_ids"));
@@ -151,10 +153,9 @@ void read_sampling(const Api& api, const OrderedJson& body, Request& request) {
   request.cache_salt = text(body, "cache_salt");
   request.n = static_cast<int>(integer(body, "n").value_or(1));
   if (request.n > api.max_choices) {
-    throw ApiError(400,
-                   concat("Invalid 'n': ", request.n, " is above the maximum of ",
-                          api.max_choices, "."),
-                   "n", "integer_above_max_value");
+    throw ApiError(
+        400, concat("Invalid 'n': ", request.n, " is above the maximum of ", api.max_choices, "."),
+        "n", "integer_above_max_value");
   }
 }
 
@@ -172,13 +173,12 @@ void fit_prompt(const Api& api, const OrderedJson& body, const char* param, Requ
   const int64_t answer = std::max<int64_t>(request.max_tokens, 0);
   const bool no_room = request.max_tokens < 0 ? size >= limit : size + answer > limit;
   if (!no_room) return;
-  throw ApiError(400,
-                 concat("This model's maximum context length is ", limit,
-                        " tokens. However, you requested ", size + answer, " tokens (", size,
-                        " in the ", param, ", ", answer,
-                        " in the completion). Please reduce the length of the ", param,
-                        " or completion."),
-                 param, "context_length_exceeded");
+  throw ApiError(
+      400,
+      concat("This model's maximum context length is ", limit, " tokens. However, you requested ",
+             size + answer, " tokens (", size, " in the ", param, ", ", answer,
+             " in the completion). Please reduce the length of the ", param, " or completion."),
+      param, "context_length_exceeded");
 }
 
 }  // namespace lowbit::server

@@ -60,8 +60,8 @@ std::string decode_percents(const std::string& text) {
   };
   std::string result;
   for (size_t i = 0; i < text.size(); ++i) {
-    const bool escape = text[i] == '%' && i + 2 < text.size() && digit(text[i + 1]) >= 0 &&
-                        digit(text[i + 2]) >= 0;
+    const bool escape =
+        text[i] == '%' && i + 2 < text.size() && digit(text[i + 1]) >= 0 && digit(text[i + 2]) >= 0;
     if (escape) {
       result += static_cast<char>(digit(text[i + 1]) * 16 + digit(text[i + 2]));
       i += 2;
@@ -150,9 +150,10 @@ struct Server::Impl {
 void Server::Impl::check_ready() const {
   const Phase now = phase;
   if (now == Phase::kReady && engine->stats().healthy) return;
-  ApiError error(503, now == Phase::kLoading ? "The model is being loaded."
-                      : now == Phase::kReady ? "The engine has failed."
-                                             : "The server is shutting down.",
+  ApiError error(503,
+                 now == Phase::kLoading ? "The model is being loaded."
+                 : now == Phase::kReady ? "The engine has failed."
+                                        : "The server is shutting down.",
                  "", "unavailable");
   error.retry_after = now == Phase::kLoading ? 5 : 1;
   throw error;
@@ -291,20 +292,20 @@ void Server::serve(Engine& engine, const ServedModel& model) {
   auto guides = std::make_unique<Guides>(bytes, engine.model().config().eos_token_ids,
                                          engine.model().config().vocab_size);
   const std::string& chat_template = model.spec.chat_template;
-  auto api = std::make_unique<Api>(Api{
-      .engine = engine,
-      .spec = model.spec,
-      .token_bytes = std::move(bytes),
-      .names = impl_->options.model_names,
-      .chat_template =
-          chat_template.empty() ? nullptr : std::make_unique<ChatTemplate>(chat_template),
-      .tool_style = impl_->options.tool_style.empty()
-                        ? detect_tool_style(chat_template)
-                        : tool_style_by_name(impl_->options.tool_style),
-      .defaults = default_sampling(model.generation_config, engine.model().config().vocab_size),
-      .max_choices = impl_->options.max_choices,
-      .guides = *guides,
-      .created = unix_seconds()});
+  auto api = std::make_unique<Api>(
+      Api{.engine = engine,
+          .spec = model.spec,
+          .token_bytes = std::move(bytes),
+          .names = impl_->options.model_names,
+          .chat_template =
+              chat_template.empty() ? nullptr : std::make_unique<ChatTemplate>(chat_template),
+          .tool_style = impl_->options.tool_style.empty()
+                            ? detect_tool_style(chat_template)
+                            : tool_style_by_name(impl_->options.tool_style),
+          .defaults = default_sampling(model.generation_config, engine.model().config().vocab_size),
+          .max_choices = impl_->options.max_choices,
+          .guides = *guides,
+          .created = unix_seconds()});
   impl_->ask([&] {
     impl_->guides = std::move(guides);
     impl_->api = std::move(api);
@@ -325,9 +326,8 @@ bool Server::drain(double seconds, const std::function<bool()>& hurry) {
   const auto deadline = Clock::now() + std::chrono::duration_cast<Clock::duration>(
                                            std::chrono::duration<double>(seconds));
   const auto open = [&] {
-    return impl_->ask([impl = impl_.get()] {
-      return impl->jobs == nullptr ? size_t{0} : impl->jobs->open();
-    });
+    return impl_->ask(
+        [impl = impl_.get()] { return impl->jobs == nullptr ? size_t{0} : impl->jobs->open(); });
   };
   impl_->ask([impl = impl_.get()] {
     impl->phase = Phase::kDraining;
@@ -358,8 +358,6 @@ void Server::stop() {
 
 int Server::port() const { return impl_->http.port(); }
 
-bool Server::healthy() const {
-  return impl_->engine == nullptr || impl_->engine->stats().healthy;
-}
+bool Server::healthy() const { return impl_->engine == nullptr || impl_->engine->stats().healthy; }
 
 }  // namespace lowbit::server

@@ -21,17 +21,17 @@ struct ServerOptions {
   RouterOptions router;  // allowed_hosts is filled in if it is empty, see below
   JobLimits jobs;
   std::string version;
-  std::vector<std::string> model_names;  // at least one
-  std::string tool_style;                // "": what the chat template asks for
-  int max_choices = 16;                  // n, best_of
+  std::vector<std::string> model_names;              // at least one
+  std::string tool_style;                            // "": what the chat template asks for
+  int max_choices = 16;                              // n, best_of
   std::function<void(const std::string& line)> log;  // what went wrong; may be empty
 };
 
 // What is served, but for the engine's part.
 struct ServedModel {
   const TokenizerSpec& spec;
-  Json generation_config;           // null: none
-  OrderedJson facts;                // shown at /v1/models as "meta"
+  Json generation_config;  // null: none
+  OrderedJson facts;       // shown at /v1/models as "meta"
 };
 
 class Server {

@@ -16,9 +16,7 @@ constexpr std::string_view kHermesClose = "</tool_call>";
 }  // namespace
 
 ToolStyle detect_tool_style(const std::string& chat_template) {
-  const auto has = [&](const char* text) {
-    return chat_template.find(text) != std::string::npos;
-  };
+  const auto has = [&](const char* text) { return chat_template.find(text) != std::string::npos; };
   if (has("<tool_call>")) return ToolStyle::kHermes;
   if (has("[TOOL_CALLS]")) return ToolStyle::kMistral;
   if (has("<|python_tag|>") || has("\"parameters\": ")) return ToolStyle::kLlama3Json;

@@ -17,8 +17,7 @@ std::string chosen_name(const OrderedJson& choice) {
   if (holder == nullptr) holder = &choice;
   const OrderedJson* name = holder->is_object() ? member(*holder, "name") : nullptr;
   if (name == nullptr || !name->is_string()) {
-    throw ApiError(400,
-                   "'tool_choice' must be 'none', 'auto', 'required' or a named function.",
+    throw ApiError(400, "'tool_choice' must be 'none', 'auto', 'required' or a named function.",
                    "tool_choice", "invalid_value");
   }
   return name->get<std::string>();

@@ -20,8 +20,8 @@ struct ToolUse {
 };
 
 // Reads "tool_choice" and "parallel_tool_calls"; takes the tools out of the conversation if they
-// must not be used. A named choice comes as chat has it, {"type": "function", "function": {"name"}},
-// or as responses has it, {"type": "function", "name"}. Throws ApiError (400).
+// must not be used. A named choice comes as chat has it, {"type": "function", "function":
+// {"name"}}, or as responses has it, {"type": "function", "name"}. Throws ApiError (400).
 ToolUse read_tool_use(const Api& api, const OrderedJson& body, Conversation& conversation);
 
 }  // namespace lowbit::server
