@@ -7,6 +7,8 @@
 #include <vector>
 
 #include "lowbit/base/thread_pool.h"
+#include "lowbit/quantize/block_quantizer.h"
+#include "lowbit/quantize/method_options.h"
 #include "lowbit/tensor/qtensor.h"
 
 namespace lowbit {
@@ -39,8 +41,12 @@ struct SchemeRequest {
 struct QuantizeMethod {
   const char* name;  // --method
   const char* description;
-  std::unique_ptr<Quantizer> (*make)();
+  std::unique_ptr<Quantizer> (*make)();                 // of what is in no block, if it calibrates
   QuantScheme (*scheme)(const SchemeRequest& request);  // see for_shape()
+  // Null if the method needs no calibration data.
+  std::unique_ptr<BlockQuantizer> (*make_block)(const MethodOptions& options) = nullptr;
+
+  bool calibrates() const { return make_block != nullptr; }
 };
 std::span<const QuantizeMethod> quantize_methods();
 // Throws kInvalidArgument listing the names there are.
