@@ -5,9 +5,11 @@
 
 #include <array>
 #include <functional>
+#include <memory>
 #include <string>
 
 #include "lowbit/base/thread_pool.h"
+#include "lowbit/model/rope.h"
 #include "lowbit/quantize/block_weights.h"
 #include "lowbit/quantize/hidden_states.h"
 #include "lowbit/tensor/qtensor.h"
@@ -28,6 +30,9 @@ struct BlockJob {
   // computes the same: what it leaves is written (in 16 bits) and, for the linears that it
   // quantizes, replaced by the result.
   BlockWeights& block;
+  // What is to be made of each linear, for_shape() applied. Dense: it stays in 16 bits.
+  std::array<QuantScheme, kBlockLinears> schemes;
+  std::shared_ptr<const RopeTables> rope;  // positions: at least the tokens of a sample
   // Null if not asked for.
   const HiddenStates* quantized_input = nullptr;
   const HiddenStates* original_input = nullptr;
@@ -40,7 +45,7 @@ struct BlockJob {
   std::function<void(const std::string& message)> notice;
 };
 
-// By BlockSlot. Left empty (rows 0) for linears whose scheme is dense.
+// By BlockLinear. Left empty (rows 0) for linears whose scheme is dense.
 using BlockResult = std::array<QTensor, kBlockLinears>;
 
 class BlockQuantizer {
@@ -48,7 +53,7 @@ class BlockQuantizer {
   virtual ~BlockQuantizer() = default;
 
   virtual CalibrationNeeds needs() const = 0;
-  // Each weight of exactly the scheme of its BlockLinear, with scales that formats hold (fp16 for
+  // Each weight of exactly its scheme, with scales that formats hold (fp16 for
   // integer codes). The result depends on the job alone, never on the number of threads. Throws
   // kInvalidArgument naming the linear if a weight is not finite, a scale overflows, or the group
   // size does not divide the columns.

@@ -7,11 +7,12 @@
 #include <vector>
 
 #include "lowbit/base/thread_pool.h"
-#include "lowbit/quantize/block_quantizer.h"
-#include "lowbit/quantize/method_options.h"
 #include "lowbit/tensor/qtensor.h"
 
 namespace lowbit {
+
+class BlockQuantizer;  // block_quantizer.h
+struct MethodOptions;  // method_options.h
 
 struct LinearJob {
   std::string name;  // "model.layers.0.self_attn.q_proj", for errors
