@@ -11,7 +11,7 @@ namespace lowbit {
 struct GptqOptions {
   double damp_percent = 0.01;  // of the Hessian's mean diagonal, added to its diagonal
   bool act_order = false;      // columns in descending order of the Hessian's diagonal
-  bool static_groups = true;   // with act_order: groups stay those of neighbouring columns
+  bool static_groups = false;  // with act_order: groups stay those of neighbouring columns
   int64_t block_size = 128;    // columns between two updates of all later ones
 };
 
