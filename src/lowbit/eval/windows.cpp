@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "lowbit/base/check.h"
+#include "lowbit/tokenizer/windows.h"
 
 namespace lowbit {
 
@@ -58,7 +59,7 @@ Windows make_windows(const Tokenizer& tokenizer, const std::string& text,
                max_context);
   windows.first_scored = protocol.first_scored(windows.context);
   windows.ids = tokenizer.encode(text, {.parse_special = protocol.parse_special});
-  windows.count = static_cast<int64_t>(windows.ids.size()) / windows.context;
+  windows.count = count_windows(windows.ids, windows.context);
   LOWBIT_CHECK(windows.count >= protocol.windows_needed, "the text has ", windows.ids.size(),
                " tokens; protocol ", protocol.name, " needs at least ",
                protocol.windows_needed * windows.context);
