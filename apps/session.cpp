@@ -6,9 +6,7 @@
 #include <random>
 
 #include "lowbit/base/check.h"
-#include "lowbit/base/file.h"
 #include "lowbit/base/limits.h"
-#include "lowbit/base/utf8.h"
 
 namespace lowbit::app {
 
@@ -95,17 +93,10 @@ void add_model_option(CLI::App& command, std::string& model) {
 }
 
 std::string read_text(const std::string& path) {
-  std::string text = path == "-" ? std::string(std::istreambuf_iterator<char>(std::cin),
-                                               std::istreambuf_iterator<char>())
-                                 : read_file(path, limits::kPromptBytes);
-  check_utf8(text, path == "-" ? "standard input" : path);
+  if (path != "-") return read_text_file(path);
+  std::string text((std::istreambuf_iterator<char>(std::cin)), std::istreambuf_iterator<char>());
+  check_utf8(text, "standard input");
   return text;
-}
-
-void check_utf8(const std::string& text, const std::string& what) {
-  const size_t at = find_invalid_utf8(text);
-  LOWBIT_CHECK(at == std::string::npos, what, " is not valid UTF-8 (byte ", at,
-               "); convert it, for example with iconv");
 }
 
 double now_seconds() {

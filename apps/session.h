@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "lowbit/base/text_file.h"
 #include "lowbit/checkpoint/checkpoint.h"
 #include "lowbit/engine/sampler.h"
 #include "lowbit/model/model.h"
@@ -59,8 +60,6 @@ struct SamplingOptions {
 void add_model_option(CLI::App& command, std::string& model);
 // A text file in UTF-8, or standard input for "-".
 std::string read_text(const std::string& path);
-// Throws kInvalidArgument naming `what` and the byte if the text is not UTF-8.
-void check_utf8(const std::string& text, const std::string& what);
 // Seconds since some start.
 double now_seconds();
 

@@ -12,6 +12,7 @@
 #include "lowbit/base/progress.h"
 #include "lowbit/base/thread_pool.h"
 #include "lowbit/eval/log_softmax.h"
+#include "lowbit/tokenizer/windows.h"
 
 namespace lowbit {
 
@@ -170,7 +171,7 @@ PerplexityResult perplexity(Model& model, const Tokenizer& tokenizer, const std:
                options.context, " tokens; expected 4 to the model's context of ", model.context());
   const std::vector<int32_t> ids =
       tokenizer.encode(text, {.parse_special = protocol.parse_special});
-  const auto windows = static_cast<int64_t>(ids.size()) / context;
+  const int64_t windows = count_windows(ids, context);
   LOWBIT_CHECK(windows >= protocol.windows_needed, "the text has ", ids.size(),
                " tokens; protocol ", protocol.name, " needs at least ",
                protocol.windows_needed * context);
@@ -187,11 +188,10 @@ PerplexityResult perplexity(Model& model, const Tokenizer& tokenizer, const std:
   const std::optional<int32_t> first_token = protocol.first_token(tokenizer);
   Running all;
   for (int64_t chunk = 0; chunk < result.chunks; ++chunk) {
-    const auto begin = ids.begin() + chunk * context;
-    std::vector<int32_t> window(begin, begin + context);
-    if (first_token) window.front() = *first_token;
+    std::vector<int32_t> tokens = window(ids, context, chunk);
+    if (first_token) tokens.front() = *first_token;
     const Running before = all;
-    scorer.run(window, all);
+    scorer.run(tokens, all);
     result.chunk_nll.push_back((all.sum - before.sum) /
                                static_cast<double>(all.count - before.count));
     progress.update((chunk + 1) * context, running_note(all));

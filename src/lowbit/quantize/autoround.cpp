@@ -15,6 +15,7 @@ namespace lowbit {
 
 namespace {
 
+constexpr int64_t kTokensOfStep = 2048;         // of a batch, unless asked for another
 constexpr int64_t kTokensAtOnce = 4096;         // of one pass: bounds the memory of a step
 constexpr int64_t kImportanceTokens = 1 << 15;  // that decide where scales start
 
@@ -53,6 +54,10 @@ class Training {
  private:
   int64_t tokens() const { return job_.quantized_input->tokens(); }
   int64_t hidden() const { return job_.block.hidden; }
+  int64_t batch_size() const {
+    if (options_.batch_size > 0) return options_.batch_size;
+    return std::max<int64_t>(1, kTokensOfStep / tokens());
+  }
   int64_t samples_at_once() const { return std::max<int64_t>(1, kTokensAtOnce / tokens()); }
 
   // Copies samples one after another.
@@ -125,7 +130,7 @@ class Training {
       std::fill(gradients_[n].begin(), gradients_[n].end(), 0.f);
       if (roundings_[n]) roundings_[n]->dequantize(block_.weights().linears[n].weight);
     }
-    const std::vector<int64_t> batch = order_.next(options_.batch_size);
+    const std::vector<int64_t> batch = order_.next(batch_size());
     const auto size = static_cast<int64_t>(batch.size());
     double loss = 0;
     for (int64_t first = 0; first < size; first += samples_at_once()) {
@@ -169,10 +174,11 @@ class Training {
 }  // namespace
 
 AutoRound::AutoRound(const AutoRoundOptions& options) : options_(options) {
-  LOWBIT_CHECK(options.iterations > 0 && options.batch_size > 0 && options.learning_rate >= 0,
-               "autoround needs at least one iteration, one sample a batch and a rate that is not "
-               "negative, not ",
-               options.iterations, ", ", options.batch_size, ", ", options.learning_rate);
+  LOWBIT_CHECK(
+      options.iterations > 0 && options.batch_size >= 0 && options.learning_rate >= 0,
+      "autoround needs at least one iteration, and a batch size and rate that are not negative, "
+      "not ",
+      options.iterations, ", ", options.batch_size, ", ", options.learning_rate);
 }
 
 CalibrationNeeds AutoRound::needs() const {

@@ -133,7 +133,10 @@ void DecoderBlock::finish_heads(const BlockTrace& trace, int64_t heads,
   });
 }
 
-void DecoderBlock::attend(std::span<const float> x, BlockTrace& trace) {
+void DecoderBlock::attention(SequenceBatch batch, std::span<const float> x, BlockTrace& trace) {
+  check(batch, x.size(), x.size());
+  trace.batch = batch;
+  resize(trace);
   const AttentionShape& shape = weights_.attention;
   const int64_t tokens = trace.batch.tokens(), hidden = weights_.hidden;
   std::vector<float>& input = trace.inputs[kAttentionInput];
@@ -173,11 +176,15 @@ void DecoderBlock::resize(BlockTrace& trace) const {
 void DecoderBlock::forward(SequenceBatch batch, std::span<const float> x, BlockTrace& trace,
                            std::span<float> y) {
   check(batch, x.size(), y.size());
-  trace.batch = batch;
-  resize(trace);
-  attend(x, trace);
+  attention(batch, x, trace);
+  mlp(trace, y);
+}
 
-  const int64_t tokens = batch.tokens(), hidden = weights_.hidden, wide = weights_.intermediate;
+void DecoderBlock::mlp(BlockTrace& trace, std::span<float> y) {
+  const int64_t tokens = trace.batch.tokens();
+  check(trace.batch, trace.residual.size(), y.size());
+  resize(trace);
+  const int64_t hidden = weights_.hidden, wide = weights_.intermediate;
   std::vector<float>& input = trace.inputs[kMlpInput];
   for_tokens(tokens, [&](int64_t first, int64_t last) {
     for (int64_t at = first * hidden; at < last * hidden; at += hidden) {

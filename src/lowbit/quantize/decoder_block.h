@@ -63,6 +63,10 @@ class DecoderBlock {
   // spans do not fit the batch or a sequence is longer than the rope tables.
   void forward(SequenceBatch batch, std::span<const float> x, BlockTrace& trace,
                std::span<float> y);
+  // The two halves of forward(). attention() fills the trace up to `residual`, x + o(...); mlp()
+  // goes on from a trace whose batch and residual may come from anywhere.
+  void attention(SequenceBatch batch, std::span<const float> x, BlockTrace& trace);
+  void mlp(BlockTrace& trace, std::span<float> y);
   // dL/dw of every linear from dL/dy, for the pass that filled `trace` with the same weights and
   // x. dx: dL/dx, or empty if not wanted. Gradients are added to `gradients`, which holds zeros or
   // earlier sums (empty vectors are made).
@@ -77,7 +81,6 @@ class DecoderBlock {
   void linear(int index, const std::vector<float>& x, int64_t tokens, float* y, bool add);
   void finish_heads(const BlockTrace& trace, int64_t heads, const std::vector<float>& norm,
                     const std::vector<float>& raw, std::vector<float>& out);
-  void attend(std::span<const float> x, BlockTrace& trace);
   void linear_backward(int index, const BlockTrace& trace, const float* dy,
                        BlockGradients& gradients, float* dx, bool add);
   void heads_backward(const BlockTrace& trace, int64_t heads, const std::vector<float>& norm,

@@ -11,7 +11,7 @@ namespace lowbit {
 struct GptqOptions {
   double damp_percent = 0.01;  // of the Hessian's mean diagonal, added to its diagonal
   bool act_order = false;      // columns in descending order of the Hessian's diagonal
-  bool static_groups = true;   // with act_order: groups stay those of neighbouring columns
+  bool static_groups = false;  // with act_order: groups stay those of neighbouring columns
   int64_t block_size = 128;    // columns between two updates of all later ones
 };
 
@@ -23,7 +23,7 @@ struct AwqOptions {
 
 struct AutoRoundOptions {
   int64_t iterations = 200;
-  int64_t batch_size = 8;    // samples of one step
+  int64_t batch_size = 0;    // samples of one step; 0: as many as have 2048 tokens
   double learning_rate = 0;  // 0: 1 / iterations
 };
 

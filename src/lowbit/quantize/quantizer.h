@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "lowbit/base/json.h"
 #include "lowbit/base/thread_pool.h"
 #include "lowbit/tensor/qtensor.h"
 
@@ -46,6 +47,11 @@ struct QuantizeMethod {
   QuantScheme (*scheme)(const SchemeRequest& request);  // see for_shape()
   // Null if the method needs no calibration data.
   std::unique_ptr<BlockQuantizer> (*make_block)(const MethodOptions& options) = nullptr;
+
+  // What of the options its result depends on, for the journal; null: nothing.
+  Json (*describe)(const MethodOptions& options) = nullptr;
+  // Whether its weights have an input_order; null: never.
+  bool (*reorders)(const MethodOptions& options) = nullptr;
 
   bool calibrates() const { return make_block != nullptr; }
 };
