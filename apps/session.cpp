@@ -43,6 +43,18 @@ Session::Session(const std::string& model, const RunOptions& options) {
   checkpoint_ = open_checkpoint(model);
   spec_ = checkpoint_->tokenizer();
   tokenizer_ = std::make_unique<Tokenizer>(spec_);
+  load(options);
+  load_seconds_ = now_seconds() - start;
+}
+
+Session::Session(std::unique_ptr<Checkpoint> checkpoint, const RunOptions& options)
+    : checkpoint_(std::move(checkpoint)) {
+  const double start = now_seconds();
+  load(options);
+  load_seconds_ = now_seconds() - start;
+}
+
+void Session::load(const RunOptions& options) {
   BackendOptions backend_options;
   backend_options.threads = options.threads;
   if (options.activations == "f32") backend_options.activations = Activations::kF32;
@@ -52,7 +64,6 @@ Session::Session(const std::string& model, const RunOptions& options) {
   model_options.context = options.context;
   model_options.max_batch = options.batch;
   model_ = std::make_unique<Model>(*checkpoint_, *backend_, model_options);
-  load_seconds_ = now_seconds() - start;
 }
 
 void SamplingOptions::add_to(CLI::App& command) {

@@ -29,6 +29,8 @@ struct RunOptions {
 class Session {
  public:
   Session(const std::string& model, const RunOptions& options);
+  // Without a tokenizer, for measurements.
+  Session(std::unique_ptr<Checkpoint> checkpoint, const RunOptions& options);
 
   const Checkpoint& checkpoint() const { return *checkpoint_; }
   const TokenizerSpec& tokenizer_spec() const { return spec_; }
@@ -38,6 +40,8 @@ class Session {
   double load_seconds() const { return load_seconds_; }
 
  private:
+  void load(const RunOptions& options);
+
   std::unique_ptr<Checkpoint> checkpoint_;
   TokenizerSpec spec_;
   std::unique_ptr<Tokenizer> tokenizer_;

@@ -19,8 +19,6 @@ int64_t tiles_of(const PackedMatrix& matrix) {
   return round_up(matrix.rows, kTileRows) / kTileRows;
 }
 
-Tensor allocate_bytes(int64_t bytes) { return allocate_host(1, bytes, DType::kU8); }
-
 // The rows of some weights, one after another.
 class Rows {
  public:
@@ -98,7 +96,7 @@ void spread_row(const Rows::Row& row, Code code, std::vector<float>& values, T* 
 }
 
 template <Code kCode, Storage kStorage, typename T>
-PackedWeight pack_dense(std::span<const LinearWeight> parts, ThreadPool& pool) {
+PackedWeight pack_dense(std::span<const LinearWeight> parts, Packer& packer) {
   const Rows rows(parts);
   PackedWeight packed;
   PackedMatrix& matrix = packed.matrix;
@@ -107,9 +105,10 @@ PackedWeight pack_dense(std::span<const LinearWeight> parts, ThreadPool& pool) {
   matrix.cols = parts[0].weight.cols;
   matrix.blocks = round_up(matrix.cols, kBlockCols) / kBlockCols;
   const int64_t tile_size = matrix.cols * kTileRows;
-  packed.codes = allocate_bytes(tiles_of(matrix) * tile_size * static_cast<int64_t>(sizeof(T)));
+  packed.codes =
+      packer.arena.allocate(tiles_of(matrix) * tile_size * static_cast<int64_t>(sizeof(T)));
   matrix.codes = packed.codes.as<uint8_t>();
-  pool.parallel_for(tiles_of(matrix), [&](int64_t tile, int) {
+  packer.pool.parallel_for(tiles_of(matrix), [&](int64_t tile, int) {
     std::vector<float> values(matrix.cols);
     T* out = packed.codes.as<T>() + tile * tile_size;
     std::fill_n(out, tile_size, T{});
@@ -178,13 +177,13 @@ void interleave(const PackedMatrix& matrix, const uint8_t* codes, int64_t lane, 
   }
 }
 
-void pack_codes(const Rows& rows, PackedWeight& packed, ThreadPool& pool) {
+void pack_codes(const Rows& rows, PackedWeight& packed, Packer& packer) {
   PackedMatrix& matrix = packed.matrix;
   const int64_t tile_bytes = matrix.blocks * (matrix.storage == Storage::kS8 ? 256 : 128);
-  packed.codes = allocate_bytes(tiles_of(matrix) * tile_bytes);
+  packed.codes = packer.arena.allocate(tiles_of(matrix) * tile_bytes);
   matrix.codes = packed.codes.as<uint8_t>();
   constexpr int64_t kTiles = 16;  // per turn of a thread
-  pool.parallel_for((tiles_of(matrix) + kTiles - 1) / kTiles, [&](int64_t index, int) {
+  packer.pool.parallel_for((tiles_of(matrix) + kTiles - 1) / kTiles, [&](int64_t index, int) {
     std::vector<uint8_t> codes(matrix.blocks * kBlockCols);
     for (int64_t row = index * kTiles * 8; row < (index + 1) * kTiles * 8; ++row) {
       if (row >= tiles_of(matrix) * 8) break;
@@ -205,9 +204,9 @@ void pack_codes(const Rows& rows, PackedWeight& packed, ThreadPool& pool) {
 
 // values[entry] of every row into [tiles][groups][8], zero where there is none.
 template <typename T, typename From>
-Tensor pack_groups(const Rows& rows, const PackedMatrix& matrix, const From& from) {
+Tensor pack_groups(const Rows& rows, const PackedMatrix& matrix, Packer& packer, const From& from) {
   Tensor packed =
-      allocate_bytes(tiles_of(matrix) * matrix.groups * 8 * static_cast<int64_t>(sizeof(T)));
+      packer.arena.allocate(tiles_of(matrix) * matrix.groups * 8 * static_cast<int64_t>(sizeof(T)));
   T* out = packed.as<T>();
   std::fill_n(out, tiles_of(matrix) * matrix.groups * 8, T{});
   for (int64_t row = 0; row < matrix.rows; ++row) {
@@ -230,15 +229,16 @@ bool all_halves(std::span<const LinearWeight> parts) {
   });
 }
 
-void pack_scales(std::span<const LinearWeight> parts, const Rows& rows, PackedWeight& packed) {
+void pack_scales(std::span<const LinearWeight> parts, const Rows& rows, PackedWeight& packed,
+                 Packer& packer) {
   PackedMatrix& matrix = packed.matrix;
   const auto pack_floats = [&](std::vector<float> QTensor::*values) {
     if (matrix.half_scales) {
-      return pack_groups<uint16_t>(rows, matrix, [&](const QTensor& weight, int64_t entry) {
+      return pack_groups<uint16_t>(rows, matrix, packer, [&](const QTensor& weight, int64_t entry) {
         return f32_to_f16((weight.*values)[entry]);
       });
     }
-    return pack_groups<float>(rows, matrix, [&](const QTensor& weight, int64_t entry) {
+    return pack_groups<float>(rows, matrix, packer, [&](const QTensor& weight, int64_t entry) {
       return (weight.*values)[entry];
     });
   };
@@ -248,13 +248,13 @@ void pack_scales(std::span<const LinearWeight> parts, const Rows& rows, PackedWe
   if (matrix.affine == Affine::kOffsets) packed.shifts = pack_floats(&QTensor::offsets);
   if (matrix.affine == Affine::kZeros) {
     packed.shifts = pack_groups<uint8_t>(
-        rows, matrix, [](const QTensor& weight, int64_t entry) { return weight.zeros[entry]; });
+        rows, matrix, packer,
+        [](const QTensor& weight, int64_t entry) { return weight.zeros[entry]; });
   }
   matrix.shifts = packed.shifts.data;
 }
 
-PackedWeight pack_quantized(std::span<const LinearWeight> parts, ThreadPool& pool,
-                            Storage storage) {
+PackedWeight pack_quantized(std::span<const LinearWeight> parts, Packer& packer, Storage storage) {
   const Rows rows(parts);
   const QTensor& weight = parts[0].weight;
   const QuantScheme& scheme = weight.scheme;
@@ -276,19 +276,19 @@ PackedWeight pack_quantized(std::span<const LinearWeight> parts, ThreadPool& poo
   matrix.group_blocks =
       scheme.group_size >= weight.cols ? matrix.blocks : scheme.group_size / kBlockCols;
   packed.input_order = weight.input_order;
-  pack_codes(rows, packed, pool);
-  pack_scales(parts, rows, packed);
+  pack_codes(rows, packed, packer);
+  pack_scales(parts, rows, packed, packer);
   pack_bias(parts, packed);
   return packed;
 }
 
-PackedWeight pack_q4(std::span<const LinearWeight> parts, ThreadPool& pool) {
+PackedWeight pack_q4(std::span<const LinearWeight> parts, Packer& packer) {
   const bool table = parts[0].weight.scheme.code == Code::kIq4Nl;
-  return pack_quantized(parts, pool, table ? Storage::kIq4 : Storage::kU4);
+  return pack_quantized(parts, packer, table ? Storage::kIq4 : Storage::kU4);
 }
 
-PackedWeight pack_q8(std::span<const LinearWeight> parts, ThreadPool& pool) {
-  return pack_quantized(parts, pool, Storage::kS8);
+PackedWeight pack_q8(std::span<const LinearWeight> parts, Packer& packer) {
+  return pack_quantized(parts, packer, Storage::kS8);
 }
 
 // First match wins.

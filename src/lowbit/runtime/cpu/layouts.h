@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "lowbit/base/thread_pool.h"
+#include "lowbit/runtime/cpu/arena.h"
 #include "lowbit/runtime/cpu/kernels.h"
 #include "lowbit/tensor/qtensor.h"
 #include "lowbit/tensor/tensor.h"
@@ -23,12 +24,18 @@ struct PackedWeight {
   int64_t bytes() const;  // of codes, scales and shifts
 };
 
+// What packing needs: threads, and where the bytes go.
+struct Packer {
+  ThreadPool& pool;
+  WeightArena& arena;
+};
+
 struct Layout {
   const char* name;
   bool (*supports)(const QTensor& weight);
   // Packs the rows of `parts`, one after another; they share scheme and input_order and are
   // supported.
-  PackedWeight (*pack)(std::span<const LinearWeight> parts, ThreadPool& pool);
+  PackedWeight (*pack)(std::span<const LinearWeight> parts, Packer& packer);
 };
 
 // The first that supports the weight, or the one called `forced` if that is not empty; throws

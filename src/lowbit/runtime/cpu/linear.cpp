@@ -27,12 +27,13 @@ class CpuLinear : public Linear {
  public:
   CpuLinear(std::vector<LinearWeight> parts, std::shared_ptr<LinearEnvironment> environment)
       : environment_(std::move(environment)), cols_(parts[0].weight.cols) {
+    Packer packer{*environment_->pool, environment_->arena};
     for (size_t first = 0; first < parts.size();) {
       const Layout& layout = choose_layout(parts[first], environment_->forced_layout);
       size_t last = first + 1;
       while (last < parts.size() && fuses(parts[first], parts[last], layout)) ++last;
       const std::span<LinearWeight> fused(parts.data() + first, last - first);
-      pieces_.push_back({layout.name, rows_, layout.pack(fused, *environment_->pool)});
+      pieces_.push_back({layout.name, rows_, layout.pack(fused, packer)});
       rows_ += pieces_.back().weight.matrix.rows;
       for (LinearWeight& part : fused) part = LinearWeight{};
       first = last;
