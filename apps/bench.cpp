@@ -22,6 +22,7 @@ struct LatencyCommand {
   std::string format = "q4_0", head_format;
   RunOptions run;
   LatencyOptions options;
+  std::string trace;
   bool random_weights = false;  // there is no other kind with a shape
   bool json = false;
 };
@@ -81,8 +82,10 @@ void run_latency(LatencyCommand& command) {
     command.run.context = std::max(command.run.context, most);
   }
   Session session = open_session(command);
+  TraceFile trace(command.trace);
   const std::vector<LatencyRow> rows = measure_latency(session.model(), options);
   const std::vector<BatchedRow> batched = measure_batched(session.model(), options);
+  trace.write();
   if (command.json) {
     OrderedJson out = OrderedJson::array();
     for (const LatencyRow& row : rows) out.push_back(to_json(row, command, session));
@@ -161,6 +164,7 @@ void add_latency(CLI::App& bench) {
       ->check(CLI::Range(int64_t{1}, int64_t{65536}))
       ->capture_default_str();
   command->run.add_to(sub, /*context_options=*/false);
+  add_trace_option(sub, command->trace);
   sub.add_flag("--json", command->json, "Print a JSON list of rows");
   sub.callback([command] { run_latency(*command); });
 }

@@ -8,6 +8,7 @@
 #include "lowbit/base/check.h"
 #include "lowbit/base/file.h"
 #include "lowbit/base/limits.h"
+#include "lowbit/base/trace.h"
 #include "lowbit/base/utf8.h"
 
 namespace lowbit::app {
@@ -64,6 +65,25 @@ void Session::load(const RunOptions& options) {
   model_options.context = options.context;
   model_options.max_batch = options.batch;
   model_ = std::make_unique<Model>(*checkpoint_, *backend_, model_options);
+}
+
+TraceFile::TraceFile(const std::string& path) {
+  if (path.empty()) return;
+  file_ = std::make_unique<FileWriter>(path);
+  trace::start();
+}
+
+void TraceFile::write() {
+  if (!file_) return;
+  file_->write(trace::finish());
+  file_->close();
+}
+
+void add_trace_option(CLI::App& command, std::string& path) {
+  command
+      .add_option("--trace", path,
+                  "Write what every thread did when to this file, for ui.perfetto.dev")
+      ->type_name("FILE");
 }
 
 void SamplingOptions::add_to(CLI::App& command) {

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "lowbit/base/file.h"
 #include "lowbit/checkpoint/checkpoint.h"
 #include "lowbit/engine/sampler.h"
 #include "lowbit/model/model.h"
@@ -49,6 +50,17 @@ class Session {
   std::unique_ptr<Model> model_;
   double load_seconds_ = 0;
 };
+
+// Records what every thread does from construction to write(), if a path is given.
+class TraceFile {
+ public:
+  explicit TraceFile(const std::string& path);
+  void write();
+
+ private:
+  std::unique_ptr<FileWriter> file_;
+};
+void add_trace_option(CLI::App& command, std::string& path);
 
 // Sampling options with llama.cpp's names and defaults; seed -1 draws one from the system.
 struct SamplingOptions {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "lowbit/base/check.h"
+#include "lowbit/base/trace.h"
 #include "lowbit/runtime/host_backend.h"
 
 namespace lowbit::cpu {
@@ -33,8 +34,11 @@ class CpuLinear : public Linear {
       size_t last = first + 1;
       while (last < parts.size() && fuses(parts[first], parts[last], layout)) ++last;
       const std::span<LinearWeight> fused(parts.data() + first, last - first);
-      pieces_.push_back({layout.name, rows_, layout.pack(fused, packer)});
-      rows_ += pieces_.back().weight.matrix.rows;
+      pieces_.push_back({layout.name, rows_, layout.pack(fused, packer), nullptr});
+      Piece& piece = pieces_.back();
+      rows_ += piece.weight.matrix.rows;
+      piece.label =
+          trace::label(concat(kernel_of(piece), " ", piece.weight.matrix.rows, "x", cols_));
       for (LinearWeight& part : fused) part = LinearWeight{};
       first = last;
     }
@@ -46,9 +50,9 @@ class CpuLinear : public Linear {
     for (const Piece& piece : pieces_) {
       float* out = y.as<float>() + piece.first_row;
       if (int8(piece)) {
-        forward_int8(piece.weight, x, out);
+        forward_int8(piece, x, out);
       } else {
-        forward_f32(piece.weight, x, out);
+        forward_f32(piece, x, out);
       }
     }
   }
@@ -65,8 +69,7 @@ class CpuLinear : public Linear {
   std::string kernel() const override {
     std::string name;
     for (const Piece& piece : pieces_) {
-      name += concat(name.empty() ? "" : "+", piece.layout, "_", environment_->kernels->isa,
-                     int8(piece) ? "_int8" : "_f32");
+      name += concat(name.empty() ? "" : "+", kernel_of(piece));
     }
     return name;
   }
@@ -77,7 +80,12 @@ class CpuLinear : public Linear {
     const char* layout;
     int64_t first_row;
     PackedWeight weight;
+    const char* label;  // in traces
   };
+
+  std::string kernel_of(const Piece& piece) const {
+    return concat(piece.layout, "_", environment_->kernels->isa, int8(piece) ? "_int8" : "_f32");
+  }
 
   bool fuses(const LinearWeight& a, const LinearWeight& b, const Layout& layout) const {
     return a.weight.scheme == b.weight.scheme && a.weight.input_order == b.weight.input_order &&
@@ -87,11 +95,10 @@ class CpuLinear : public Linear {
     return environment_->int8_inputs && piece.weight.quantized();
   }
 
-  void forward_int8(const PackedWeight& weight, const Tensor& x, float* y) const;
-  void forward_f32(const PackedWeight& weight, const Tensor& x, float* y) const;
+  void forward_int8(const Piece& piece, const Tensor& x, float* y) const;
+  void forward_f32(const Piece& piece, const Tensor& x, float* y) const;
   template <typename Body>
-  void for_work(const PackedMatrix& matrix, int64_t tokens, int64_t token_block,
-                const Body& body) const;
+  void for_work(const Piece& piece, int64_t tokens, int64_t token_block, const Body& body) const;
   template <typename Body>
   void for_tokens(int64_t tokens, const Body& body) const;
 
@@ -103,8 +110,9 @@ class CpuLinear : public Linear {
 
 // Calls body(tiles, tokens) for rectangles that cover the output.
 template <typename Body>
-void CpuLinear::for_work(const PackedMatrix& matrix, int64_t tokens, int64_t token_block,
+void CpuLinear::for_work(const Piece& piece, int64_t tokens, int64_t token_block,
                          const Body& body) const {
+  const PackedMatrix& matrix = piece.weight.matrix;
   ThreadPool& pool = *environment_->pool;
   const int64_t tiles = (matrix.rows + kTileRows - 1) / kTileRows;
   const int64_t token_blocks = (tokens + token_block - 1) / token_block;
@@ -112,24 +120,32 @@ void CpuLinear::for_work(const PackedMatrix& matrix, int64_t tokens, int64_t tok
   int64_t chunk = std::clamp<int64_t>(tiles / (8 * pool.size()), 2, 64) / 2 * 2;
   if (matrix.rows * matrix.cols * tokens < kSerialWork) chunk = tiles;
   const int64_t chunks = (tiles + chunk - 1) / chunk;
-  pool.parallel_for(chunks * token_blocks, [&](int64_t index, int) {
-    const int64_t tile = index / token_blocks * chunk;
-    const int64_t token = index % token_blocks * token_block;
-    body(Range{tile, std::min(tiles, tile + chunk)},
-         Range{token, std::min(tokens, token + token_block)});
-  });
+  pool.parallel_for(
+      chunks * token_blocks,
+      [&](int64_t index, int) {
+        const int64_t tile = index / token_blocks * chunk;
+        const int64_t token = index % token_blocks * token_block;
+        body(Range{tile, std::min(tiles, tile + chunk)},
+             Range{token, std::min(tokens, token + token_block)});
+      },
+      piece.label);
 }
 
 // Calls body(token), in parallel if there are many.
 template <typename Body>
 void CpuLinear::for_tokens(int64_t tokens, const Body& body) const {
   constexpr int64_t kChunk = 8;
-  environment_->pool->parallel_for((tokens + kChunk - 1) / kChunk, [&](int64_t index, int) {
-    for (int64_t i = index * kChunk; i < std::min(tokens, (index + 1) * kChunk); ++i) body(i);
-  });
+  environment_->pool->parallel_for((tokens + kChunk - 1) / kChunk,
+                                   [&](int64_t index, int) {
+                                     for (int64_t i = index * kChunk;
+                                          i < std::min(tokens, (index + 1) * kChunk); ++i)
+                                       body(i);
+                                   },
+                                   "quantize_input");
 }
 
-void CpuLinear::forward_int8(const PackedWeight& weight, const Tensor& x, float* y) const {
+void CpuLinear::forward_int8(const Piece& piece, const Tensor& x, float* y) const {
+  const PackedWeight& weight = piece.weight;
   const PackedMatrix& matrix = weight.matrix;
   const Kernels& kernels = *environment_->kernels;
   QuantizedInput input;
@@ -151,12 +167,13 @@ void CpuLinear::forward_int8(const PackedWeight& weight, const Tensor& x, float*
     }
     kernels.quantize_input(row, cols_, token, input);
   });
-  for_work(matrix, x.rows, kInt8Tokens, [&](Range tiles, Range tokens) {
+  for_work(piece, x.rows, kInt8Tokens, [&](Range tiles, Range tokens) {
     kernels.linear_int8(matrix, input, tiles, tokens, y, rows_);
   });
 }
 
-void CpuLinear::forward_f32(const PackedWeight& weight, const Tensor& x, float* y) const {
+void CpuLinear::forward_f32(const Piece& piece, const Tensor& x, float* y) const {
+  const PackedWeight& weight = piece.weight;
   const float* input = x.as<float>();
   if (!weight.input_order.empty()) {
     float* permuted = reserve(*environment_, x.bytes());
@@ -165,7 +182,7 @@ void CpuLinear::forward_f32(const PackedWeight& weight, const Tensor& x, float* 
     });
     input = permuted;
   }
-  for_work(weight.matrix, x.rows, kF32Tokens, [&](Range tiles, Range tokens) {
+  for_work(piece, x.rows, kF32Tokens, [&](Range tiles, Range tokens) {
     environment_->kernels->linear_f32(weight.matrix, input, cols_, tiles, tokens, y, rows_);
   });
 }
