@@ -92,7 +92,7 @@ class CpuLinear : public Linear {
            &choose_layout(b, environment_->forced_layout) == &layout;
   }
   bool int8(const Piece& piece) const {
-    return environment_->int8_inputs && piece.weight.quantized();
+    return environment_->int8_inputs && piece.weight.multiplies_int8();
   }
 
   void forward_int8(const Piece& piece, const Tensor& x, float* y) const;
