@@ -108,25 +108,48 @@ class CpuLinear : public Linear {
   std::vector<Piece> pieces_;
 };
 
+// How the tiles of a product are handed out: first a long run to each thread, since every start of
+// a run waits for memory, then short ones, which even out what else the machine does.
+class Runs {
+ public:
+  Runs(int64_t tiles, int threads, bool serial) : tiles_(tiles) {
+    if (serial) {
+      short_ = tiles;
+      return;
+    }
+    long_ = tiles * 3 / (4 * threads) / 2 * 2;  // tiles are multiplied in pairs
+    long_runs_ = long_ > 0 ? threads : 0;
+    const int64_t rest = tiles - long_runs_ * long_;
+    short_ = std::clamp<int64_t>(rest / (4 * threads), 2, 64) / 2 * 2;
+  }
+  int64_t count() const {
+    const int64_t rest = tiles_ - long_runs_ * long_;
+    return long_runs_ + (rest + short_ - 1) / short_;
+  }
+  Range operator[](int64_t index) const {
+    if (index < long_runs_) return {index * long_, (index + 1) * long_};
+    const int64_t first = long_runs_ * long_ + (index - long_runs_) * short_;
+    return {first, std::min(tiles_, first + short_)};
+  }
+
+ private:
+  int64_t tiles_, long_ = 0, long_runs_ = 0, short_ = 1;
+};
+
 // Calls body(tiles, tokens) for rectangles that cover the output.
 template <typename Body>
 void CpuLinear::for_work(const Piece& piece, int64_t tokens, int64_t token_block,
                          const Body& body) const {
   const PackedMatrix& matrix = piece.weight.matrix;
   ThreadPool& pool = *environment_->pool;
-  const int64_t tiles = (matrix.rows + kTileRows - 1) / kTileRows;
   const int64_t token_blocks = (tokens + token_block - 1) / token_block;
-  // Eight turns per thread even out what else the machine does; tiles go in pairs.
-  int64_t chunk = std::clamp<int64_t>(tiles / (8 * pool.size()), 2, 64) / 2 * 2;
-  if (matrix.rows * matrix.cols * tokens < kSerialWork) chunk = tiles;
-  const int64_t chunks = (tiles + chunk - 1) / chunk;
+  const Runs runs((matrix.rows + kTileRows - 1) / kTileRows, pool.size(),
+                  matrix.rows * matrix.cols * tokens < kSerialWork);
   pool.parallel_for(
-      chunks * token_blocks,
+      runs.count() * token_blocks,
       [&](int64_t index, int) {
-        const int64_t tile = index / token_blocks * chunk;
         const int64_t token = index % token_blocks * token_block;
-        body(Range{tile, std::min(tiles, tile + chunk)},
-             Range{token, std::min(tokens, token + token_block)});
+        body(runs[index / token_blocks], Range{token, std::min(tokens, token + token_block)});
       },
       piece.label);
 }
