@@ -182,6 +182,43 @@ void interleave(const PackedMatrix& matrix, const uint8_t* codes, int64_t lane, 
   }
 }
 
+// The same from a row of 4-bit codes as it is stored: 8 codes in 4 bytes.
+void interleave_nibbles(const PackedMatrix& matrix, const uint8_t* codes, int64_t lane,
+                        uint8_t* tile) {
+  const auto spread = [](uint32_t nibbles) {  // four, to a byte each
+    nibbles = (nibbles | nibbles << 8) & 0x00ff00ff;
+    return (nibbles | nibbles << 4) & 0x0f0f0f0f;
+  };
+  uint8_t* out = tile + lane * 4;
+  for (int64_t word = 0; word < matrix.cols / 8; ++word, codes += 4, out += 32) {
+    uint32_t eight;
+    std::memcpy(&eight, codes, 4);
+    const uint32_t pair = spread(eight & 0xffff) | spread(eight >> 16) << 4;
+    std::memcpy(out, &pair, 4);
+  }
+}
+
+// One row that exists into its lane of a tile. buffer: [blocks * 32], zero beyond the columns.
+void pack_row(const PackedMatrix& matrix, const Rows::Row& row, int64_t lane,
+              std::vector<uint8_t>& buffer, uint8_t* tile) {
+  const QTensor& weight = row.part.weight;
+  if (weight.scheme.bits == 4 && matrix.cols % kBlockCols == 0 &&
+      (matrix.storage == Storage::kU4 || matrix.storage == Storage::kTable4)) {
+    interleave_nibbles(matrix, weight.codes.data + row.index * weight.row_bytes(), lane, tile);
+    return;
+  }
+  unpack_row(weight, row.index, buffer.data());
+  if (matrix.storage == Storage::kE4M3) {
+    for (size_t k = 0; k < buffer.size(); ++k) tile[k * 8 + static_cast<size_t>(lane)] = buffer[k];
+    return;
+  }
+  if (matrix.storage == Storage::kS8) {
+    const int center = 1 << (weight.scheme.bits - 1);
+    for (int64_t k = 0; k < matrix.cols; ++k) buffer[k] = static_cast<uint8_t>(buffer[k] - center);
+  }
+  interleave(matrix, buffer.data(), lane, tile);
+}
+
 void pack_codes(const Rows& rows, PackedWeight& packed, Packer& packer) {
   PackedMatrix& matrix = packed.matrix;
   const bool e4m3 = matrix.storage == Storage::kE4M3;
@@ -190,24 +227,13 @@ void pack_codes(const Rows& rows, PackedWeight& packed, Packer& packer) {
   matrix.codes = packed.codes.as<uint8_t>();
   constexpr int64_t kTiles = 16;  // per turn of a thread
   packer.pool.parallel_for((tiles_of(matrix) + kTiles - 1) / kTiles, [&](int64_t index, int) {
-    std::vector<uint8_t> codes(matrix.blocks * kBlockCols);
-    for (int64_t row = index * kTiles * 8; row < (index + 1) * kTiles * 8; ++row) {
-      if (row >= tiles_of(matrix) * 8) break;
-      std::fill(codes.begin(), codes.end(), uint8_t{0});
-      if (row < matrix.rows) {
-        const Rows::Row source = rows[row];
-        unpack_row(source.part.weight, source.index, codes.data());
-        if (matrix.storage == Storage::kS8) {
-          const int center = 1 << (source.part.weight.scheme.bits - 1);
-          for (int64_t k = 0; k < matrix.cols; ++k)
-            codes[k] = static_cast<uint8_t>(codes[k] - center);
-        }
-      }
-      uint8_t* tile = packed.codes.as<uint8_t>() + row / 8 * tile_bytes;
-      if (e4m3) {
-        for (size_t k = 0; k < codes.size(); ++k) tile[k * 8 + row % 8] = codes[k];
-      } else {
-        interleave(matrix, codes.data(), row % 8, tile);
+    std::vector<uint8_t> buffer(matrix.blocks * kBlockCols);
+    const int64_t last = std::min(tiles_of(matrix), (index + 1) * kTiles);
+    for (int64_t i = index * kTiles; i < last; ++i) {
+      uint8_t* tile = packed.codes.as<uint8_t>() + i * tile_bytes;
+      if (i * 8 + 8 > matrix.rows) std::fill_n(tile, tile_bytes, uint8_t{0});
+      for (int64_t lane = 0; lane < std::min<int64_t>(8, matrix.rows - i * 8); ++lane) {
+        pack_row(matrix, rows[i * 8 + lane], lane, buffer, tile);
       }
     }
   });

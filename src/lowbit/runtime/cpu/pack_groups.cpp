@@ -1,5 +1,6 @@
 #include "lowbit/runtime/cpu/pack_groups.h"
 
+#include <bit>
 #include <cmath>
 #include <cstdlib>
 #include <numeric>
@@ -139,7 +140,11 @@ Packed pack_floats(const Rows& rows, const PackedMatrix& matrix, Member member, 
 
 }  // namespace
 
-bool is_half(float value) { return f16_to_f32(f32_to_f16(value)) == value; }
+bool is_half(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value), exponent = bits >> 23 & 0xff;
+  if (exponent - 113u < 30u) return (bits & 0x1fff) == 0;  // a normal half, or none
+  return f16_to_f32(f32_to_f16(value)) == value;
+}
 
 bool find_common_factor(std::span<const float> values, float& factor, int8_t* multiples) {
   // Each value is integer * 2^exponent with an integer below 2^24.
