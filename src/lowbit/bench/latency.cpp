@@ -26,15 +26,15 @@ class Runner {
     std::iota(block_table_.begin(), block_table_.end(), 0);
   }
 
-  // Seconds to run `count` tokens, `batch` at a time, from position 0.
-  double run(int64_t count, int64_t batch_size) {
+  // Seconds to run `count` tokens, `batch` at a time, from position `first` on.
+  double run(int64_t first, int64_t count, int64_t batch_size) {
     const Stopwatch watch;
-    for (int64_t position = 0; position < count; position += batch_size) {
+    for (int64_t position = first; position < first + count; position += batch_size) {
       StepBatch batch;
-      batch.tokens.resize(static_cast<size_t>(std::min(batch_size, count - position)));
+      batch.tokens.resize(static_cast<size_t>(std::min(batch_size, first + count - position)));
       for (int32_t& id : batch.tokens) id = random_token();
       batch.sequences = {{0, batch.size(), position, block_table_}};
-      const bool last = position + batch.size() == count;
+      const bool last = position + batch.size() == first + count;
       if (last || batch_size == 1) batch.logit_rows = {static_cast<int32_t>(batch.size() - 1)};
       const Tensor logits = model_.forward(batch, cache_);
       if (logits.rows > 0) model_.backend().copy_to_host(logits, logits_);
@@ -80,38 +80,48 @@ double peak_memory_mib() {
 std::vector<LatencyRow> measure_latency(Model& model, const LatencyOptions& options) {
   LOWBIT_CHECK(options.repetitions > 0, "repetitions must be positive, not ", options.repetitions);
   LOWBIT_CHECK(!options.prompt_tokens.empty(), "no prompt length is given");
-  int64_t longest = options.decode_tokens;
+  LOWBIT_CHECK(options.depth >= 0 && options.depth <= model.context(), "a depth of ",
+               options.depth, " tokens; expected 0 to the model's context of ", model.context());
+  int64_t longest = options.depth + options.decode_tokens;
   for (const int64_t tokens : options.prompt_tokens) longest = std::max(longest, tokens);
   for (int64_t tokens : options.prompt_tokens) {
     LOWBIT_CHECK(std::min(tokens, options.decode_tokens) > 0 && longest <= model.context(),
                  "prompt of ", tokens, ", decode of ", options.decode_tokens,
-                 " tokens; expected 1 to the model's context of ", model.context());
+                 " tokens behind ", options.depth, "; expected 1 to the model's context of ", model.context());
   }
 
   Runner runner(model, longest, options.kv_dtype, options.seed);
   const auto rows = static_cast<int64_t>(options.prompt_tokens.size());
   Progress progress("measuring", (rows + 1) * (options.repetitions + 1), "runs");
   int64_t done = 0;
-  const auto measure = [&](int64_t tokens, int64_t batch) {
+  const auto measure = [&](int64_t first, int64_t tokens, int64_t batch) {
     std::vector<double> rates;
     for (int i = 0; i <= options.repetitions; ++i) {
-      const double seconds = runner.run(tokens, batch);
+      const double seconds = runner.run(first, tokens, batch);
       if (i > 0) rates.push_back(static_cast<double>(tokens) / seconds);
       progress.update(++done);
     }
     return summarize(rates);
   };
 
-  const Rate decode = measure(options.decode_tokens, 1);
+  if (options.depth > 0) runner.run(0, options.depth, model.max_batch());
+  const Rate decode = measure(options.depth, options.decode_tokens, 1);
   std::vector<LatencyRow> table;
   for (const int64_t tokens : options.prompt_tokens) {
     LatencyRow row;
     row.prompt_tokens = tokens;
     row.decode_tokens = options.decode_tokens;
+    row.depth = options.depth;
     row.repetitions = options.repetitions;
-    row.prefill_tok_s = measure(tokens, model.max_batch());
+    row.prefill_tok_s = measure(0, tokens, model.max_batch());
     row.decode_tok_s = decode;
     row.weight_gb_s = static_cast<double>(model.weight_bytes()) * decode.median / 1e9;
+    const double context =
+        static_cast<double>(options.depth) + static_cast<double>(options.decode_tokens + 1) / 2;
+    row.read_gb_s =
+        row.weight_gb_s +
+        context * static_cast<double>(model.config().kv_bytes_per_token(size_of(options.kv_dtype))) *
+            decode.median / 1e9;
     row.peak_memory_mib = peak_memory_mib();
     table.push_back(row);
   }

@@ -126,9 +126,12 @@ class Scorer {
   // targets: the token that follows each row of `hidden`.
   void score(const Tensor& hidden, const int32_t* targets, Running& nlls) {
     const Tensor logits = model_.logits(hidden);
+    logits_.resize(static_cast<size_t>(logits.size()));
+    model_.backend().copy_to_host(logits, logits_);
     std::vector<double> values(static_cast<size_t>(logits.rows));
     pool_.parallel_for(logits.rows, [&](int64_t row, int) {
-      const std::span<const float> all(logits.row(row), static_cast<size_t>(logits.cols));
+      const std::span<const float> all(logits_.data() + row * logits.cols,
+                                       static_cast<size_t>(logits.cols));
       values[static_cast<size_t>(row)] = negative_log_likelihood(all, targets[row]);
     });
     for (size_t row = 0; row < values.size(); ++row) {
@@ -146,6 +149,7 @@ class Scorer {
   KvCache cache_;
   ThreadPool pool_;
   std::vector<int32_t> block_table_;
+  std::vector<float> logits_;  // [kLogitRows][vocabulary]
 };
 
 std::string running_note(const Running& nlls) {
