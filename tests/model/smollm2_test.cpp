@@ -54,7 +54,8 @@ void expect_golden(Model& model, const Json& golden) {
 }
 
 class SmolLm2 : public testing::TestWithParam<std::string> {};
-INSTANTIATE_TEST_SUITE_P(Backends, SmolLm2, testing::Values("cpu", "cuda"));
+INSTANTIATE_TEST_SUITE_P(Backends, SmolLm2, testing::Values("cpu", "cuda"),
+                         [](const auto& info) { return info.param; });
 
 TEST_P(SmolLm2, ContinuesAsTransformersTokenForToken) {
   const std::string path = test::smollm2();

@@ -186,7 +186,12 @@ TEST_P(Attention, IsTheSameInChunksInBatchesAndOnAnyNumberOfThreads) {
 
 INSTANTIATE_TEST_SUITE_P(Backends, Attention,
                          ::testing::Combine(::testing::ValuesIn(backend_names()),
-                                            ::testing::ValuesIn(kCases)));
+                                            ::testing::ValuesIn(kCases)),
+                         [](const auto& info) {
+                           const AttentionShape& s = std::get<1>(info.param).shape;
+                           return concat(std::get<0>(info.param), "_", s.heads, "_on_", s.kv_heads,
+                                         "_of_", s.head_dim, "_window_", s.sliding_window);
+                         });
 
 class Step : public ::testing::TestWithParam<std::string> {};
 
@@ -231,7 +236,8 @@ TEST_P(Step, RefusesBlocksAndPositionsThatDoNotExist) {
   EXPECT_THROW(rope(0, {0}, 1), Error);
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, Step, ::testing::ValuesIn(backend_names()));
+INSTANTIATE_TEST_SUITE_P(Backends, Step, ::testing::ValuesIn(backend_names()),
+                         [](const auto& info) { return info.param; });
 
 }  // namespace
 }  // namespace lowbit

@@ -115,7 +115,8 @@ TEST_P(Elementwise, ZeroClears) {
   EXPECT_EQ(values(x), std::vector<float>(10));
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, Elementwise, ::testing::ValuesIn(backend_names()));
+INSTANTIATE_TEST_SUITE_P(Backends, Elementwise, ::testing::ValuesIn(backend_names()),
+                         [](const auto& info) { return info.param; });
 
 TEST(Backends, AnUnknownNameListsThoseThereAre) {
   try {

@@ -2,7 +2,8 @@
 //
 // Work      A block of threads takes up to 16 rows (neighbouring queries x the query heads of one KV
 //           head) and one page of 64 keys, eight pages (a span), or all of them: as few tokens need
-//           more blocks than they have rows, the keys are split and a second kernel merges.
+//           more blocks than they have rows, the keys are split, and the last block of a head to
+//           finish merges. Keys of earlier steps are asked for before the queries are ready.
 // Numerics  fp32. A page has its own maximum and sums, in the order of its keys; pages merge in
 //           order into their span, spans in order into the result. That is the same whatever a
 //           block takes, so a query's result does not depend on the batch or on how it was cut.
@@ -89,41 +90,47 @@ __device__ void copy_page(const typename Loader<kHalf>::Element* from, int dim, 
   }
 }
 
+// Four sums, of every fourth dimension, added at the end.
 template <bool kHalf>
 __device__ float dot_key(const float* q, const uint8_t* key, int dim) {
   using Element = typename Loader<kHalf>::Element;
-  float sum = 0;
+  float sums[4] = {};
   int i = 0;
-  if constexpr (kHalf) {
-    for (; i + 8 <= dim; i += 8) {
-      const uint4 words = *reinterpret_cast<const uint4*>(key + i * 2);
-      const uint32_t parts[4] = {words.x, words.y, words.z, words.w};
-#pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        sum = fmaf(q[i + 2 * j], half_to_float(static_cast<uint16_t>(parts[j])), sum);
-        sum = fmaf(q[i + 2 * j + 1], half_to_float(static_cast<uint16_t>(parts[j] >> 16)), sum);
-      }
+#pragma unroll 4
+  for (; i + 4 <= dim; i += 4) {
+    const float4 a = *reinterpret_cast<const float4*>(q + i);
+    float4 b;
+    if constexpr (kHalf) {
+      const uint2 words = *reinterpret_cast<const uint2*>(key + i * 2);
+      b = make_float4(half_to_float(static_cast<uint16_t>(words.x)),
+                      half_to_float(static_cast<uint16_t>(words.x >> 16)),
+                      half_to_float(static_cast<uint16_t>(words.y)),
+                      half_to_float(static_cast<uint16_t>(words.y >> 16)));
+    } else {
+      b = *reinterpret_cast<const float4*>(key + i * 4);
     }
-  } else {
-    for (; i + 4 <= dim; i += 4) {
-      const float4 k = *reinterpret_cast<const float4*>(key + i * 4);
-      sum = fmaf(q[i + 3], k.w, fmaf(q[i + 2], k.z, fmaf(q[i + 1], k.y, fmaf(q[i], k.x, sum))));
-    }
+    sums[0] = fmaf(a.x, b.x, sums[0]);
+    sums[1] = fmaf(a.y, b.y, sums[1]);
+    sums[2] = fmaf(a.z, b.z, sums[2]);
+    sums[3] = fmaf(a.w, b.w, sums[3]);
   }
   for (; i < dim; ++i) {
-    sum = fmaf(q[i], Loader<kHalf>::value(reinterpret_cast<const Element*>(key)[i]), sum);
+    sums[0] = fmaf(q[i], Loader<kHalf>::value(reinterpret_cast<const Element*>(key)[i]), sums[0]);
   }
-  return sum;
+  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
 // What one block works on.
 struct Task {
   int rows, heads;  // rows = queries x heads; row r is query r / heads, head r % heads
   int first_token, first_head, kv_head;
+  int first_position;  // of the first token; the others follow
+  int table;           // where the sequence's block table starts
   int dim, q_stride;
 
   __device__ int token(int row) const { return first_token + row / heads; }
   __device__ int head(int row) const { return first_head + row % heads; }
+  __device__ int position(int row) const { return first_position + row / heads; }
 };
 
 // Scores of a page, their softmax, and its weighted sum of values.
@@ -150,12 +157,10 @@ class Page {
     }
   }
 
-  // Leaves the sums of the page in `sums` and its softmax in `softmax`; both are whole after the
-  // next barrier.
-  __device__ void compute(int page, Softmax* softmax) {
+  // Asks for the keys and values of a page.
+  __device__ void fetch(int page) {
     using Element = typename Loader<kHalf>::Element;
-    const int table = a_.step.table_offsets[task_.first_token];
-    const int64_t block = a_.step.tables[table + page];
+    const int64_t block = a_.step.tables[task_.table + page];
     const int64_t at = (block * a_.dims.kv_heads + task_.kv_head) * kPage * task_.dim;
     copy_page<kHalf>(static_cast<const Element*>(a_.cache.keys) + at, task_.dim, keys_,
                      layout_.key_stride);
@@ -163,6 +168,10 @@ class Page {
     copy_page<kHalf>(static_cast<const Element*>(a_.cache.values) + at, task_.dim, values_,
                      layout_.value_stride());
     copies_commit();
+  }
+  // Leaves the sums of the page that was fetched in `sums` and its softmax in `softmax`; both are
+  // whole after the next barrier.
+  __device__ void compute(int page, Softmax* softmax) {
     copies_wait<1>();
     __syncthreads();
     score(page);
@@ -182,7 +191,7 @@ class Page {
     const float scale = 1.f / sqrtf(static_cast<float>(task_.dim));
     for (int i = static_cast<int>(threadIdx.x); i < task_.rows * kPage; i += kThreads) {
       const int row = i / kPage, key = i % kPage;
-      const int position = a_.step.positions[task_.token(row)];
+      const int position = task_.position(row);
       const int first = a_.dims.window > 0 ? max(0, position + 1 - a_.dims.window) : 0;
       const int at = page * kPage + key;
       float value = -INFINITY;
@@ -216,27 +225,32 @@ class Page {
     }
   }
 
-  // A thread makes two neighbouring values. What was never written is never read: keys beyond the
-  // last query of the block are left out, and weights of 0 are not multiplied.
+  // A thread makes two neighbouring values. What was never written is never read: keys behind the
+  // query are left out.
   __device__ void sum_values(int page) {
     using Element = typename Loader<kHalf>::Element;
-    const int pairs = task_.dim / 2;
+    const int pairs = task_.dim / 2, stride = layout_.value_stride();
     for (int i = static_cast<int>(threadIdx.x); i < task_.rows * pairs; i += kThreads) {
       const int row = i / pairs, pair = i % pairs * 2;
       const float* weights = scores_ + row * kPage;
-      const int keys = min(kPage, a_.step.positions[task_.token(row)] + 1 - page * kPage);
+      const uint8_t* column = values_ + pair * static_cast<int>(sizeof(Element));
+      const int keys = min(kPage, task_.position(row) + 1 - page * kPage);
       float first = 0, second = 0;
+      const auto add = [&](float weight, int key) {
+        const auto* value = reinterpret_cast<const Element*>(column + key * stride);
+        first = fmaf(weight, Loader<kHalf>::value(value[0]), first);
+        second = fmaf(weight, Loader<kHalf>::value(value[1]), second);
+      };
+      int key = 0;
 #pragma unroll 4
-      for (int key = 0; key < keys; ++key) {
-        const float weight = weights[key];
-        const auto* value =
-            reinterpret_cast<const Element*>(values_ + key * layout_.value_stride()) + pair;
-        const float a = Loader<kHalf>::value(value[0]), b = Loader<kHalf>::value(value[1]);
-        if (weight != 0) {
-          first = fmaf(weight, a, first);
-          second = fmaf(weight, b, second);
-        }
+      for (; key + 4 <= keys; key += 4) {
+        const float4 four = *reinterpret_cast<const float4*>(weights + key);
+        add(four.x, key);
+        add(four.y, key + 1);
+        add(four.z, key + 2);
+        add(four.w, key + 3);
       }
+      for (; key < keys; ++key) add(weights[key], key);
       sums[row * task_.dim + pair] = first;
       sums[row * task_.dim + pair + 1] = second;
     }
@@ -304,14 +318,58 @@ __device__ void write_rows(const AttentionLaunch& a, const Task& task, const flo
   }
 }
 
-// Grid: query blocks x (KV heads x parts of their query heads) x slots.
-template <bool kHalf>
-__global__ void __launch_bounds__(kThreads)
-    attend(const AttentionLaunch a, int heads_per_block, int head_parts) {
-  extern __shared__ __align__(16) uint8_t memory[];
-  __shared__ Softmax page_softmax[kMostRows], span_softmax[kMostRows], all_softmax[kMostRows];
-  grid_start();
-  grid_wait();
+constexpr int kMergeSlots = 8;  // loaded at once
+
+// Merges the slots of a row as one block would have; a warp takes a row.
+__device__ void merge_slots(const AttentionLaunch& a, const Task& task, int row) {
+  const int dim = task.dim, slot_pages = a.split_keys / kPage, position = task.position(row);
+  const int first_page = a.dims.window > 0 ? max(0, position + 1 - a.dims.window) / kPage : 0;
+  const int first = first_page / slot_pages, last = position / kPage / slot_pages;
+  const int span_slots = kSpanPages / slot_pages, token = task.token(row), head = task.head(row);
+  const float* from = slot_of(a, slots_of(a), token, head, 0);
+  for (int d = static_cast<int>(threadIdx.x) % 32; d < dim; d += 32) {
+    Softmax all = {-INFINITY, 0}, span = {-INFINITY, 0};
+    float all_sum = 0, span_sum = 0;
+    for (int batch = first; batch <= last; batch += kMergeSlots) {
+      float values[kMergeSlots];
+      Softmax softmax[kMergeSlots];
+#pragma unroll
+      for (int i = 0; i < kMergeSlots; ++i) {
+        const float* slot = from + static_cast<int64_t>(min(batch + i, last)) * (dim + 2);
+        values[i] = __ldcg(slot + d);
+        softmax[i] = {__ldcg(slot + dim), __ldcg(slot + dim + 1)};
+      }
+#pragma unroll
+      for (int i = 0; i < kMergeSlots; ++i) {
+        if (batch + i > last) continue;
+        span_sum = merged(span_sum, values[i], merge(span, softmax[i]));
+        if ((batch + i + 1) % span_slots == 0 || batch + i == last) {
+          all_sum = merged(all_sum, span_sum, merge(all, span));
+          span = {-INFINITY, 0};
+          span_sum = 0;
+        }
+      }
+    }
+    a.out[static_cast<int64_t>(token) * a.dims.heads * dim + head * dim + d] = all_sum / all.sum;
+  }
+}
+
+// Whether this block is the last of `blocks` that arrive with the same query block and heads.
+__device__ bool arrives_last(const AttentionLaunch& a, int blocks) {
+  __shared__ bool last;
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    int32_t* count = a.arrivals + blockIdx.x * gridDim.y + blockIdx.y;
+    last = atomicAdd(count, 1) == blocks - 1;
+    if (last) *count = 0;  // for the next launch
+    __threadfence();
+  }
+  __syncthreads();
+  return last;
+}
+
+__device__ Task make_task(const AttentionLaunch& a, int heads_per_block, int head_parts) {
   const QueryBlock queries = a.blocks[blockIdx.x];
   const int group = a.dims.heads / a.dims.kv_heads;
   const int part = static_cast<int>(blockIdx.y) % head_parts;
@@ -320,65 +378,66 @@ __global__ void __launch_bounds__(kThreads)
   task.heads = min(heads_per_block, group - part * heads_per_block);
   task.first_head = task.kv_head * group + part * heads_per_block;
   task.first_token = queries.first;
+  task.first_position = a.step.positions[queries.first];
+  task.table = queries.table;
   task.rows = queries.count * task.heads;
   task.dim = a.dims.head_dim;
   task.q_stride = a.dims.qkv_cols();
+  return task;
+}
 
-  const int last = a.step.positions[queries.first + queries.count - 1];
-  const int oldest = a.step.positions[queries.first] + 1 - a.dims.window;
-  const int first_page = a.dims.window > 0 ? max(0, oldest) / kPage : 0;
-  int page = first_page, end = last / kPage + 1;
+// Grid: query blocks x (KV heads x parts of their query heads) x slots.
+template <bool kHalf>
+__global__ void __launch_bounds__(kThreads, 2)
+    attend(const AttentionLaunch a, int heads_per_block, int head_parts) {
+  extern __shared__ __align__(16) uint8_t memory[];
+  __shared__ Softmax page_softmax[kMostRows], span_softmax[kMostRows], all_softmax[kMostRows];
+  grid_start();
+  // The batch is in place before the first kernel of the step starts, as are earlier keys.
+  const Task task = make_task(a, heads_per_block, head_parts);
+  const int cached = a.blocks[blockIdx.x].cached;
+  const int first = a.dims.window > 0 ? max(0, task.first_position + 1 - a.dims.window) : 0;
+  const int first_page = first / kPage;
+  const int end_page = (task.first_position + (task.rows - 1) / task.heads) / kPage + 1;
   const int slot = static_cast<int>(blockIdx.z), slot_pages = a.split_keys / kPage;
+  int page = first_page, end = end_page;
   if (a.split_keys > 0) {
     page = max(page, slot * slot_pages);
     end = min(end, (slot + 1) * slot_pages);
   }
-  if (page >= end) return;
+  if (page >= end) return grid_wait();
 
   Page<kHalf> work(a, task, memory);
   float* span = work.sums + work.row_floats();
   float* all = span + work.row_floats();
-  work.load_queries();
-  clear_rows(task, span, span_softmax);
-  clear_rows(task, all, all_softmax);
-  for (; page < end; ++page) {
-    work.compute(page, page_softmax);
-    merge_into(task, work.sums, page_softmax, span, span_softmax);
-    if (a.split_keys == 0 && ((page + 1) % kSpanPages == 0 || page + 1 == end)) {
-      merge_into(task, span, span_softmax, all, all_softmax);
-      clear_rows(task, span, span_softmax);
-    }
-  }
-  if (a.split_keys == 0) {
-    write_rows(a, task, all, all_softmax, 0);
-  } else {
-    write_rows(a, task, span, span_softmax, slot);
-  }
-}
-
-// Merges the slots of one row as one block would have: grid tokens x heads.
-__global__ void merge_slots(const AttentionLaunch a) {
-  grid_start();
+  const bool early = (page + 1) * kPage <= cached;
+  if (early) work.fetch(page);
   grid_wait();
-  const int token = static_cast<int>(blockIdx.x), head = static_cast<int>(blockIdx.y);
-  const int dim = a.dims.head_dim, position = a.step.positions[token];
-  const int first_page = a.dims.window > 0 ? max(0, position + 1 - a.dims.window) / kPage : 0;
-  const int slot_pages = a.split_keys / kPage, slots = slots_of(a);
-  const int first = first_page / slot_pages, last = position / kPage / slot_pages;
-  const int span_slots = kSpanPages / slot_pages;
-  for (int d = static_cast<int>(threadIdx.x); d < dim; d += static_cast<int>(blockDim.x)) {
-    Softmax all = {-INFINITY, 0}, span = {-INFINITY, 0};
-    float all_sum = 0, span_sum = 0;
-    for (int slot = first; slot <= last; ++slot) {
-      const float* from = slot_of(a, slots, token, head, slot);
-      span_sum = merged(span_sum, from[d], merge(span, {from[dim], from[dim + 1]}));
-      if ((slot + 1) % span_slots == 0 || slot == last) {
-        all_sum = merged(all_sum, span_sum, merge(all, span));
-        span = {-INFINITY, 0};
-        span_sum = 0;
+  if (!early) work.fetch(page);
+  work.load_queries();
+  if (a.split_keys == kPage) {
+    work.compute(page, page_softmax);
+    write_rows(a, task, work.sums, page_softmax, slot);
+  } else {
+    clear_rows(task, span, span_softmax);
+    clear_rows(task, all, all_softmax);
+    for (; page < end; ++page) {
+      work.compute(page, page_softmax);
+      merge_into(task, work.sums, page_softmax, span, span_softmax);
+      if (page + 1 < end) work.fetch(page + 1);
+      if (a.split_keys == 0 && ((page + 1) % kSpanPages == 0 || page + 1 == end)) {
+        merge_into(task, span, span_softmax, all, all_softmax);
+        clear_rows(task, span, span_softmax);
       }
     }
-    a.out[static_cast<int64_t>(token) * a.dims.heads * dim + head * dim + d] = all_sum / all.sum;
+    write_rows(a, task, a.split_keys == 0 ? all : span,
+               a.split_keys == 0 ? all_softmax : span_softmax, slot);
+  }
+  if (a.split_keys == 0) return;
+  const int slots = (end_page - 1) / slot_pages - first_page / slot_pages + 1;
+  if (!arrives_last(a, slots)) return;
+  for (int row = static_cast<int>(threadIdx.x) / 32; row < task.rows; row += kThreads / 32) {
+    merge_slots(a, task, row);
   }
 }
 
@@ -408,9 +467,6 @@ void launch_attention(const AttentionLaunch& a, cudaStream_t stream) {
       static_cast<size_t>(attention_shared_bytes(a.dims, a.most_queries, a.cache.half));
   launch(a.cache.half ? attend<true> : attend<false>, grid, kThreads, shared, stream, a, heads,
          parts);
-  if (a.split_keys == 0) return;
-  const dim3 rows(static_cast<unsigned>(a.step.tokens), static_cast<unsigned>(a.dims.heads));
-  launch(merge_slots, rows, 128, 0, stream, a);
 }
 
 }  // namespace lowbit::cuda

@@ -106,6 +106,7 @@ class CudaBackend : public HostBackend {
   void forget_recordings();
   void record(Recording& recording, const std::function<void()>& calls);
   int attention_pages() const;
+  int32_t* arrivals(int64_t count);
 
   cudaStream_t stream_ = nullptr;
   std::string device_name_;
@@ -114,6 +115,8 @@ class CudaBackend : public HostBackend {
   cuda::StepData step_;
   cuda::Scratch workspace_{"partial attention"};
   size_t workspace_bytes_ = 0;
+  std::shared_ptr<void> arrivals_;  // zeros between launches
+  int64_t arrival_count_ = 0;
   std::map<RecordingKey, Recording> recordings_;
   void* staging_ = nullptr;  // pinned, for copies to the host
   size_t staging_bytes_ = 0;
@@ -306,7 +309,19 @@ void CudaBackend::attention(const Tensor& qkv, const AttentionShape& shape, cons
     forget_recordings();
   }
   a.workspace = static_cast<float*>(workspace_.reserve(bytes, stream_));
+  a.arrivals = arrivals(qkv.rows * shape.heads);
   cuda::launch_attention(a, stream_);
+}
+
+int32_t* CudaBackend::arrivals(int64_t count) {
+  if (count > arrival_count_) {
+    LOWBIT_CUDA(cudaStreamSynchronize(stream_));
+    forget_recordings();
+    arrivals_ = cuda::allocate(static_cast<size_t>(count) * sizeof(int32_t), "counters");
+    LOWBIT_CUDA(cudaMemsetAsync(arrivals_.get(), 0, static_cast<size_t>(count) * 4, stream_));
+    arrival_count_ = count;
+  }
+  return static_cast<int32_t*>(arrivals_.get());
 }
 
 void CudaBackend::silu_mul(const Tensor& gate_up, Tensor& out) {

@@ -25,24 +25,53 @@ __device__ float sum_of_block(float value, float* warps) {
   return sum_of_warp(lane < static_cast<int>(blockDim.x) / 32 ? warps[lane] : 0.f);
 }
 
-// One block of 1024 threads per token.
-__global__ void __launch_bounds__(1024)
+constexpr int kNormThreads = 1024;
+constexpr int kNormValues = 4;  // that a thread loads at once
+
+// One block per token. The first kNormValues of a thread stay in registers: one round trip to
+// memory is most of the time that a single token takes.
+__global__ void __launch_bounds__(kNormThreads, 2)
     add_rms_norm(float* residual, const float* hidden, const float* weight, int cols, float eps,
                  float* out) {
   __shared__ float warps[32];
   grid_start();
+  const int first = static_cast<int>(threadIdx.x);
+  float weights[kNormValues], values[kNormValues], added[kNormValues];
+#pragma unroll
+  for (int i = 0; i < kNormValues; ++i) {
+    const int at = first + i * kNormThreads;
+    weights[i] = at < cols ? weight[at] : 0.f;
+  }
   grid_wait();
   const int64_t row = static_cast<int64_t>(blockIdx.x) * cols;
+#pragma unroll
+  for (int i = 0; i < kNormValues; ++i) {
+    const int at = first + i * kNormThreads;
+    values[i] = at < cols ? residual[row + at] : 0.f;
+    added[i] = at < cols ? hidden[row + at] : 0.f;
+  }
   float squares = 0;
-  for (int i = static_cast<int>(threadIdx.x); i < cols; i += static_cast<int>(blockDim.x)) {
-    const float value = residual[row + i] + hidden[row + i];
-    residual[row + i] = value;
+#pragma unroll
+  for (int i = 0; i < kNormValues; ++i) {
+    const int at = first + i * kNormThreads;
+    values[i] += added[i];
+    if (at < cols) residual[row + at] = values[i];
+    squares = fmaf(values[i], values[i], squares);
+  }
+  for (int at = first + kNormValues * kNormThreads; at < cols; at += kNormThreads) {
+    const float value = residual[row + at] + hidden[row + at];
+    residual[row + at] = value;
     squares = fmaf(value, value, squares);
   }
   squares = sum_of_block(squares, warps);
   const float scale = 1.f / sqrtf(squares / static_cast<float>(cols) + eps);
-  for (int i = static_cast<int>(threadIdx.x); i < cols; i += static_cast<int>(blockDim.x)) {
-    out[row + i] = residual[row + i] * scale * weight[i];
+#pragma unroll
+  for (int i = 0; i < kNormValues; ++i) {
+    const int at = first + i * kNormThreads;
+    if (at < cols) out[row + at] = values[i] * scale * weights[i];
+  }
+  for (int at = first + kNormValues * kNormThreads; at < cols; at += kNormThreads) {
+    out[row + at] = residual[row + at] * scale * weight[at];
   }
 }
 
@@ -145,7 +174,7 @@ unsigned blocks_of(int64_t count) { return static_cast<unsigned>((count + kThrea
 
 void launch_add_rms_norm(float* residual, const float* hidden, const float* weight, int tokens,
                          int cols, float eps, float* out, cudaStream_t stream) {
-  launch(add_rms_norm, dim3(static_cast<unsigned>(tokens)), 1024, 0, stream, residual, hidden,
+  launch(add_rms_norm, dim3(static_cast<unsigned>(tokens)), kNormThreads, 0, stream, residual, hidden,
          weight, cols, eps, out);
 }
 

@@ -59,6 +59,13 @@ constexpr CodePlace place_of(Storage storage, int r, int k) {
   return {lane, step, lower + element / 2, element % 2 * 16};
 }
 
+// Where unit u of a row of tiles lies. The segments' units alternate where all have as many, so that
+// warps that read a segment each read neighbouring bytes at a time.
+constexpr int unit_place(int units, int unit) {
+  const int length = units / kSegments;
+  return units % kSegments == 0 ? unit % length * kSegments + unit / length : unit;
+}
+
 // Weights in device memory. Scales (and zeros or offsets) of a tile form a record: for each of its
 // groups the scales of rows 0, 8, 1, 9, ..., then for each group the zeros (bytes) or offsets
 // (fp32) in that order. Consecutive tiles of a row may share one.
@@ -69,12 +76,12 @@ struct PackedMatrix {
   int rows = 0;
   int cols = 0;
   int units = 0;                 // ceil(cols / 128)
-  int center = 0;                // ZeroType::kCenter and kOffset: subtracted from integer codes
+  int center = 0;                // ZeroType::kCenter: subtracted from integer codes
   int fold = 8;                  // steps of 16 columns that share a scale: 1, 2, 4, 8
   int record_bytes = 0;          // 0: no scales
   int record_shift = 0;          // tile u of a row uses record u >> record_shift
   int records = 0;               // of a row of tiles
-  float factor = 1;              // scales are multiplied by it where codes are widened ...
+  float factor = 1;              // of codes as they are widened: scales are multiplied by it
   const uint4* codes = nullptr;  // [row tiles][units][lane_words][32]
   const uint8_t* scales = nullptr;        // [row tiles][records][record_bytes]
   const float* table = nullptr;           // [16] kTable4: values of codes, exact
@@ -105,10 +112,16 @@ bool stream_fits(const PackedMatrix& matrix, const LinearInput& input, int share
 // y[t][row] for few tokens; y_stride in floats.
 void launch_linear_stream(const PackedMatrix& matrix, const LinearInput& input, float* y,
                           int64_t y_stride, int processors, cudaStream_t stream);
-// The same bits for any number of tokens. `prepared` holds columns() * units * 128 16-bit values,
-// `row_scales` a float for each token.
-void launch_linear_tile(const PackedMatrix& matrix, const LinearInput& input, uint16_t* prepared,
-                        float* row_scales, float* y, int64_t y_stride, cudaStream_t stream);
+// What linear_tile multiplies: inputs made ready by a first kernel.
+struct PreparedInput {
+  uint16_t* values = nullptr;  // [columns][units * 128]
+  float* scales = nullptr;     // [tokens]
+  float* sums = nullptr;       // [columns][units * 8]: of the inputs of each group; integers only
+};
+// The same bits for any number of tokens.
+void launch_linear_tile(const PackedMatrix& matrix, const LinearInput& input,
+                        const PreparedInput& prepared, float* y, int64_t y_stride,
+                        cudaStream_t stream);
 
 // Plain fp32 weights: [rows][cols].
 void launch_linear_f32(const float* weight, const float* bias, const float* x, int tokens, int rows,
@@ -150,6 +163,8 @@ void launch_gather_rows(const float* x, const int32_t* rows, int count, int cols
 // Neighbouring tokens of one sequence that one block of threads attends for.
 struct QueryBlock {
   int first, count;  // tokens of the batch
+  int table;         // where the sequence's block table starts
+  int cached;        // keys of the sequence from before this step
 };
 
 struct AttentionLaunch {
@@ -162,7 +177,8 @@ struct AttentionLaunch {
   int pages = 0;         // of 64 keys, of the longest sequence, or more
   // Keys of one thread block: 64 or 512 with partial results in `workspace`, or all (0).
   int split_keys = 0;
-  float* workspace = nullptr;  // attention_workspace() floats
+  float* workspace = nullptr;     // attention_workspace() floats
+  int32_t* arrivals = nullptr;    // [tokens * heads] zeros; left so
   const float* qkv = nullptr;
   float* out = nullptr;
 };

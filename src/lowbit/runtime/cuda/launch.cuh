@@ -36,11 +36,14 @@ inline bool overlaps_launches() {
 template <typename... Parameters, typename... Arguments>
 void launch(void (*kernel)(Parameters...), dim3 grid, int threads, size_t shared_bytes,
             cudaStream_t stream, Arguments... arguments) {
+  const auto* function = reinterpret_cast<const void*>(kernel);
   if (shared_bytes > 48 * 1024) {
-    LOWBIT_CUDA(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                     cudaFuncAttributeMaxDynamicSharedMemorySize,
+    LOWBIT_CUDA(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                      static_cast<int>(shared_bytes)));
   }
+  // One division between shared memory and L1 for all: changing it empties a multiprocessor.
+  LOWBIT_CUDA(cudaFuncSetAttribute(function, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                   cudaSharedmemCarveoutMaxShared));
   cudaLaunchAttribute attribute;
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attribute.val.programmaticStreamSerializationAllowed = 1;

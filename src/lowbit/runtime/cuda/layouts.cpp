@@ -14,7 +14,10 @@ namespace lowbit::cuda {
 
 namespace {
 
-constexpr float kE4M3Factor = 256;  // e4m3 codes are widened to halves of 1/256 of their value
+// What codes are widened to, relative to their value (mma.cuh).
+constexpr float kE4M3Factor = 256;
+constexpr float kInt4Factor = 0x1p20f;  // with inputs that are 16 times as large
+constexpr float kInt8Factor = 0x1p24f;
 
 // Device memory with a copy of `bytes`, owned by the weight.
 void* upload(PackedWeight& weight, const void* from, size_t bytes, const char* what,
@@ -231,10 +234,10 @@ PackedWeight pack_scaled(std::span<const LinearWeight> parts, Storage storage, f
 }
 
 PackedWeight pack_q4(std::span<const LinearWeight> parts, cudaStream_t stream) {
-  return pack_scaled(parts, Storage::kInt4, 1, stream);
+  return pack_scaled(parts, Storage::kInt4, kInt4Factor, stream);
 }
 PackedWeight pack_q8(std::span<const LinearWeight> parts, cudaStream_t stream) {
-  return pack_scaled(parts, Storage::kInt8, 1, stream);
+  return pack_scaled(parts, Storage::kInt8, kInt8Factor, stream);
 }
 PackedWeight pack_e4m3(std::span<const LinearWeight> parts, cudaStream_t stream) {
   return pack_scaled(parts, Storage::kE4M3, kE4M3Factor, stream);

@@ -103,10 +103,16 @@ class CudaLinear : public Linear {
       launch_linear_stream(m, input, y, rows_, e.processors, e.stream);
       return;
     }
-    const size_t values = static_cast<size_t>(input.columns()) * m.units * kUnitCols;
-    auto* prepared = static_cast<uint16_t*>(e.prepared.reserve(values * 2, e.stream));
-    auto* scales = static_cast<float*>(e.row_scales.reserve(x.rows * sizeof(float), e.stream));
-    launch_linear_tile(m, input, prepared, scales, y, rows_, e.stream);
+    const size_t columns = (static_cast<size_t>(input.columns()) + 63) / 64 * 64;
+    const size_t units = static_cast<size_t>(m.units);
+    PreparedInput prepared;
+    prepared.values = static_cast<uint16_t*>(
+        e.prepared.reserve(columns * units * kUnitCols * sizeof(uint16_t), e.stream));
+    prepared.scales =
+        static_cast<float*>(e.row_scales.reserve(columns * sizeof(float), e.stream));
+    prepared.sums = static_cast<float*>(
+        e.group_sums.reserve(columns * units * (kUnitCols / 16) * sizeof(float), e.stream));
+    launch_linear_tile(m, input, prepared, y, rows_, e.stream);
   }
 
   std::shared_ptr<LinearEnvironment> environment_;

@@ -25,7 +25,8 @@ struct LinearEnvironment {
   std::string forced_layout;  // LOWBIT_LINEAR, or empty
   std::string forced_kernel;  // LOWBIT_CUDA_LINEAR: "stream" (where it can), "tile", or empty
   KnownIds tokens, logit_rows;  // of the step
-  Scratch prepared{"inputs in 16 bits"}, row_scales{"scales of inputs"}, ids{"ids"};
+  Scratch prepared{"inputs in 16 bits"}, row_scales{"scales of inputs"};
+  Scratch group_sums{"sums of inputs"}, ids{"ids"};
 
   // `ids` in device memory: those of the step, or a copy.
   const int32_t* device_ids(std::span<const int32_t> host);

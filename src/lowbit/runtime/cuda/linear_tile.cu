@@ -24,53 +24,63 @@ constexpr int kColumnBytes = kUnitCols * 2 + 16;
 constexpr int kPrepareThreads = 256;
 
 // One block per token.
-template <bool kBrain>
-__global__ void prepare_inputs(const PackedMatrix m, const LinearInput in, uint16_t* prepared,
-                               float* row_scales) {
-  __shared__ unsigned largest;
+template <Storage kStorage>
+__global__ void __launch_bounds__(kPrepareThreads)
+    prepare_inputs(const PackedMatrix m, const LinearInput in, PreparedInput out,
+                   int64_t sum_stride) {
+  __shared__ float largest[kPrepareThreads / 32];
   grid_start();
-  if (threadIdx.x == 0) largest = 0;
   grid_wait();
-  __syncthreads();
   const int64_t token = blockIdx.x;
+  const int thread = static_cast<int>(threadIdx.x);
   const float* x = in.x + token * m.cols;
-  float mine = 0;
-  for (int k = static_cast<int>(threadIdx.x); k < m.cols; k += kPrepareThreads) {
-    mine = fmaxf(mine, fabsf(x[k]));
+  float scale = 1;
+  if constexpr (kStorage != Storage::kBF16) {
+    float mine = 0;
+    for (int k = thread; k < m.cols; k += kPrepareThreads) mine = fmaxf(mine, fabsf(x[k]));
+    scale = token_scale(largest_of_block(mine, largest));
   }
-  if (!kBrain && mine >= kHalfLimit) atomicMax(&largest, __float_as_uint(mine));
-  __syncthreads();
-  const float scale = kBrain ? 1.f : token_scale(__uint_as_float(largest));
-  if (threadIdx.x == 0) row_scales[token] = scale;
+  if (thread == 0) out.scales[token] = scale;
+  const float inverse = 1.f / scale;
   const int64_t stride = static_cast<int64_t>(m.units) * kUnitCols;
-  uint16_t* out = prepared + token * (in.split ? 2 : 1) * stride;
-  for (int k = static_cast<int>(threadIdx.x) * 4; k < stride; k += kPrepareThreads * 4) {
-    store_inputs<kBrain>(load_inputs(m, x, k), 1.f / scale, in.split, out + column_place(k),
-                         stride);
+  const int64_t column = in.split ? 2 * token : token;
+  for (int k = thread * 4; k < stride; k += kPrepareThreads * 4) {
+    float4 v = load_inputs(m, x, k);
+    v = make_float4(v.x * inverse, v.y * inverse, v.z * inverse, v.w * inverse);
+    uint16_t* to = out.values + column * stride;
+    store_quad<kStorage>(m, take_quad<kStorage>(v), k, to, out.sums + column, sum_stride);
+    if (in.split) {
+      store_quad<kStorage>(m, take_quad<kStorage>(v), k, to + stride, out.sums + column + 1,
+                           sum_stride);
+    }
   }
 }
 
+// Of a unit in shared memory: [codes of 8 tiles][their records][columns][sums of their groups]
 struct StageLayout {
-  int codes, record, bytes;  // of 8 tiles of a unit; of one tile; of a stage
+  int codes, record, x, groups, bytes;
 
   __host__ __device__ explicit StageLayout(const PackedMatrix& m)
       : codes(kBlockTiles * lane_words(m.storage) * 512), record(m.record_bytes) {
-    bytes = codes + kBlockTiles * record + kBlockColumns * kColumnBytes;
+    x = codes + kBlockTiles * record;
+    groups = x + kBlockColumns * kColumnBytes;
+    bytes = groups + (is_integer(m.storage) ? kUnitSteps / m.fold * kBlockColumns * 4 : 0);
   }
 };
 
 // Copies unit `unit` of the block's rows and columns.
 template <Storage kStorage>
 __device__ void fetch_unit(const PackedMatrix& m, const StageLayout& layout,
-                           const uint16_t* prepared, int columns, int unit, uint8_t* stage) {
+                           const PreparedInput& in, int columns, int64_t sum_stride, int unit,
+                           uint8_t* stage) {
   constexpr int kTileBytes = lane_words(kStorage) * 512;
   const int tiles = (m.rows + kTileRows - 1) / kTileRows;
   const int first_tile = static_cast<int>(blockIdx.x) * kBlockTiles;
   const auto* codes = reinterpret_cast<const uint8_t*>(m.codes);
   for (int at = static_cast<int>(threadIdx.x) * 16; at < layout.codes; at += kThreads * 16) {
     const int tile = min(first_tile + at / kTileBytes, tiles - 1);
-    copy16_async(stage + at, codes + (static_cast<int64_t>(tile) * m.units + unit) * kTileBytes +
-                                 at % kTileBytes);
+    const int64_t place = static_cast<int64_t>(tile) * m.units + unit_place(m.units, unit);
+    copy16_async(stage + at, codes + place * kTileBytes + at % kTileBytes);
   }
   for (int i = 0; is_scaled(kStorage) && i < kBlockTiles; ++i) {
     const int tile = min(first_tile + i, tiles - 1);
@@ -81,27 +91,32 @@ __device__ void fetch_unit(const PackedMatrix& m, const StageLayout& layout,
       copy16_async(stage + layout.codes + i * layout.record + at, from + at);
     }
   }
-  uint8_t* x = stage + layout.codes + kBlockTiles * layout.record;
+  const int first_column = static_cast<int>(blockIdx.y) * kBlockColumns;
   for (int i = static_cast<int>(threadIdx.x); i < kBlockColumns * 16; i += kThreads) {
-    const int column = min(static_cast<int>(blockIdx.y) * kBlockColumns + i / 16, columns - 1);
-    copy16_async(x + i / 16 * kColumnBytes + i % 16 * 16,
-                 prepared + (static_cast<int64_t>(column) * m.units + unit) * kUnitCols +
-                     i % 16 * 8);
+    const int64_t column = min(first_column + i / 16, columns - 1);
+    copy16_async(stage + layout.x + i / 16 * kColumnBytes + i % 16 * 16,
+                 in.values + (column * m.units + unit) * kUnitCols + i % 16 * 8);
+  }
+  if constexpr (is_integer(kStorage)) {
+    const int groups = kUnitSteps / m.fold;
+    for (int i = static_cast<int>(threadIdx.x); i < groups * 16; i += kThreads) {
+      copy16_async(stage + layout.groups + i * 16,
+                   in.sums + (unit * groups + i / 16) * sum_stride + first_column + i % 16 * 4);
+    }
   }
 }
 
-template <Storage kStorage, bool kOffset>
+template <Storage kStorage>
 struct TileSums {
   float total[kWarpTiles][kWarpEighths][4] = {};
   float segment[kWarpTiles][kWarpEighths][4] = {};
   float part[kWarpTiles][kWarpEighths][4] = {};
-  float ones[kWarpEighths][4] = {};
 
-  // codes, records: of the warp's first tile. x: the lane's first column.
+  // codes, records: of the warp's first tile. x, groups: at the lane's first column.
   __device__ void add_unit(const PackedMatrix& m, const uint8_t* codes, const uint8_t* records,
-                           const uint8_t* x, const uint32_t* table, int lane) {
+                           const uint8_t* x, const float* groups, const uint32_t* table,
+                           int lane) {
     constexpr int kWordSteps = kUnitSteps / lane_words(kStorage);
-    ZeroPairs zero[kWarpTiles];
     uint4 b[kWarpEighths];
 #pragma unroll
     for (int step = 0; step < kUnitSteps; ++step) {
@@ -111,44 +126,35 @@ struct TileSums {
                                                  step % 4 / 2 * 16);
         }
       }
-      const int group = step / m.fold;
 #pragma unroll
       for (int i = 0; i < kWarpTiles; ++i) {
-        if constexpr (is_integer(kStorage)) {
-          if (step % m.fold == 0) {
-            zero[i] = group_zeros(m, records + i * m.record_bytes, group, lane / 4);
-          }
-        }
         const uint4 words = *reinterpret_cast<const uint4*>(
             codes + (i * lane_words(kStorage) + step / kWordSteps) * 512 + lane * 16);
         uint32_t a[4];
-        widen<kStorage>(words, step, zero[i], table, a);
+        widen<kStorage>(words, step, table, a);
         for (int e = 0; e < kWarpEighths; ++e) {
           multiply<kStorage>(is_scaled(kStorage) ? part[i][e] : segment[i][e], a,
                              step % 2 == 0 ? b[e].x : b[e].z, step % 2 == 0 ? b[e].y : b[e].w);
         }
       }
-      if constexpr (kOffset) {
-        const uint32_t all_ones[4] = {0x3c003c00u, 0x3c003c00u, 0x3c003c00u, 0x3c003c00u};
-        for (int e = 0; e < kWarpEighths; ++e) {
-          multiply<kStorage>(ones[e], all_ones, step % 2 == 0 ? b[e].x : b[e].z,
-                             step % 2 == 0 ? b[e].y : b[e].w);
-        }
+      if (is_scaled(kStorage) && (step + 1) % m.fold == 0) {
+        fold(m, records, groups, step / m.fold, lane);
       }
-      if (is_scaled(kStorage) && (step + 1) % m.fold == 0) fold(m, records, group, lane);
     }
   }
 
-  __device__ void fold(const PackedMatrix& m, const uint8_t* records, int group, int lane) {
-    for (int i = 0; i < kWarpTiles; ++i) {
-      for (int e = 0; e < kWarpEighths; ++e) {
-        fold_group<kOffset>(m, records + i * m.record_bytes, group, lane / 4, part[i][e], ones[e],
-                            segment[i][e]);
+  __device__ void fold(const PackedMatrix& m, const uint8_t* records, const float* groups,
+                       int group, int lane) {
+    for (int e = 0; e < kWarpEighths; ++e) {
+      float2 inputs = {};
+      if constexpr (is_integer(kStorage)) {
+        inputs = *reinterpret_cast<const float2*>(groups + group * kBlockColumns + e * 8);
+      }
+      for (int i = 0; i < kWarpTiles; ++i) {
+        fold_group<kStorage>(m, records + i * m.record_bytes, group, lane / 4, part[i][e], inputs,
+                             segment[i][e]);
         for (int j = 0; j < 4; ++j) part[i][e][j] = 0;
       }
-    }
-    for (int e = 0; kOffset && e < kWarpEighths; ++e) {
-      for (int j = 0; j < 4; ++j) ones[e][j] = 0;
     }
   }
 
@@ -165,9 +171,9 @@ struct TileSums {
 };
 
 // first_row, first_column: of the lane's first value.
-template <Storage kStorage, bool kOffset>
+template <Storage kStorage>
 __device__ void write_sums(const PackedMatrix& m, const LinearInput& in, const float* row_scales,
-                           const TileSums<kStorage, kOffset>& sums, int first_row,
+                           const TileSums<kStorage>& sums, int first_row,
                            int first_column, float* y, int64_t y_stride) {
 #pragma unroll
   for (int i = 0; i < kWarpTiles; ++i) {
@@ -195,10 +201,10 @@ __device__ void write_sums(const PackedMatrix& m, const LinearInput& in, const f
   }
 }
 
-template <Storage kStorage, bool kOffset>
+template <Storage kStorage>
 __global__ void __launch_bounds__(kThreads, 1)
-    linear_tile(const PackedMatrix m, const LinearInput in, const uint16_t* prepared,
-                const float* row_scales, float* y, int64_t y_stride) {
+    linear_tile(const PackedMatrix m, const LinearInput in, const PreparedInput prepared,
+                int64_t sum_stride, float* y, int64_t y_stride) {
   extern __shared__ __align__(16) uint8_t memory[];
   const StageLayout layout(m);
   grid_start();
@@ -209,75 +215,79 @@ __global__ void __launch_bounds__(kThreads, 1)
   const int row_warp = warp / 2, column_warp = warp % 2, columns = in.columns();
   for (int unit = 0; unit < kStages - 1; ++unit) {
     if (unit < m.units) {
-      fetch_unit<kStorage>(m, layout, prepared, columns, unit, memory + unit * layout.bytes);
+      fetch_unit<kStorage>(m, layout, prepared, columns, sum_stride, unit,
+                           memory + unit * layout.bytes);
     }
     copies_commit();
   }
-  TileSums<kStorage, kOffset> sums;
+  TileSums<kStorage> sums;
   int segment = 0;
   for (int unit = 0; unit < m.units; ++unit) {
     copies_wait<kStages - 2>();
     __syncthreads();
     const int next = unit + kStages - 1;
     if (next < m.units) {
-      fetch_unit<kStorage>(m, layout, prepared, columns, next,
+      fetch_unit<kStorage>(m, layout, prepared, columns, sum_stride, next,
                            memory + next % kStages * layout.bytes);
     }
     copies_commit();
     const uint8_t* stage = memory + unit % kStages * layout.bytes;
     const uint8_t* records = stage + layout.codes + row_warp * kWarpTiles * layout.record;
-    const uint8_t* x = stage + layout.codes + kBlockTiles * layout.record +
-                       (column_warp * kWarpEighths * 8 + lane / 4) * kColumnBytes + lane % 4 * 32;
-    sums.add_unit(m, stage + row_warp * kWarpTiles * lane_words(kStorage) * 512, records, x, table,
-                  lane);
+    const int first_column = column_warp * kWarpEighths * 8;
+    const uint8_t* x =
+        stage + layout.x + (first_column + lane / 4) * kColumnBytes + lane % 4 * 32;
+    const float* groups =
+        reinterpret_cast<const float*>(stage + layout.groups) + first_column + lane % 4 * 2;
+    sums.add_unit(m, stage + row_warp * kWarpTiles * lane_words(kStorage) * 512, records, x,
+                  groups, table, lane);
     while (segment < kSegments && (segment + 1) * m.units / kSegments <= unit + 1) {
       sums.end_segment();
       ++segment;
     }
   }
-  write_sums<kStorage, kOffset>(
-      m, in, row_scales, sums,
+  write_sums<kStorage>(
+      m, in, prepared.scales, sums,
       (static_cast<int>(blockIdx.x) * kBlockTiles + row_warp * kWarpTiles) * kTileRows + lane / 4,
       static_cast<int>(blockIdx.y) * kBlockColumns + column_warp * kWarpEighths * 8 +
           lane % 4 * 2,
       y, y_stride);
 }
 
-auto choose_kernel(const PackedMatrix& m) {
-  const bool offset = m.zero_type == ZeroType::kOffset;
-  switch (m.storage) {
-    case Storage::kInt4:
-      return offset ? linear_tile<Storage::kInt4, true> : linear_tile<Storage::kInt4, false>;
-    case Storage::kInt8:
-      return offset ? linear_tile<Storage::kInt8, true> : linear_tile<Storage::kInt8, false>;
-    case Storage::kTable4:
-      return linear_tile<Storage::kTable4, false>;
-    case Storage::kE4M3:
-      return linear_tile<Storage::kE4M3, false>;
-    case Storage::kF16:
-      return linear_tile<Storage::kF16, false>;
-    case Storage::kBF16:
-      break;
-  }
-  return linear_tile<Storage::kBF16, false>;
+template <Storage kStorage>
+void launch_both(const PackedMatrix& m, const LinearInput& in, const PreparedInput& prepared,
+                 float* y, int64_t y_stride, cudaStream_t stream) {
+  const auto blocks = [](int count, int size) {
+    return static_cast<unsigned>((count + size - 1) / size);
+  };
+  const int64_t sum_stride = blocks(in.columns(), kBlockColumns) * kBlockColumns;
+  launch(prepare_inputs<kStorage>, dim3(static_cast<unsigned>(in.tokens)), kPrepareThreads, 0,
+         stream, m, in, prepared, sum_stride);
+  const dim3 grid(blocks(m.rows, kBlockTiles * kTileRows), blocks(in.columns(), kBlockColumns));
+  const size_t shared = static_cast<size_t>(kStages * StageLayout(m).bytes +
+                                            (kStorage == Storage::kTable4 ? 1024 : 0));
+  launch(linear_tile<kStorage>, grid, kThreads, shared, stream, m, in, prepared, sum_stride, y,
+         y_stride);
 }
 
 }  // namespace
 
-void launch_linear_tile(const PackedMatrix& matrix, const LinearInput& input, uint16_t* prepared,
-                        float* row_scales, float* y, int64_t y_stride, cudaStream_t stream) {
-  launch(matrix.storage == Storage::kBF16 ? prepare_inputs<true> : prepare_inputs<false>,
-         dim3(static_cast<unsigned>(input.tokens)), kPrepareThreads, 0, stream, matrix, input,
-         prepared, row_scales);
-  const auto blocks = [](int count, int size) {
-    return static_cast<unsigned>((count + size - 1) / size);
-  };
-  const dim3 grid(blocks(matrix.rows, kBlockTiles * kTileRows),
-                  blocks(input.columns(), kBlockColumns));
-  const size_t shared = static_cast<size_t>(kStages * StageLayout(matrix).bytes +
-                                            (matrix.storage == Storage::kTable4 ? 1024 : 0));
-  launch(choose_kernel(matrix), grid, kThreads, shared, stream, matrix, input, prepared,
-         row_scales, y, y_stride);
+void launch_linear_tile(const PackedMatrix& matrix, const LinearInput& input,
+                        const PreparedInput& prepared, float* y, int64_t y_stride,
+                        cudaStream_t stream) {
+  switch (matrix.storage) {
+    case Storage::kInt4:
+      return launch_both<Storage::kInt4>(matrix, input, prepared, y, y_stride, stream);
+    case Storage::kInt8:
+      return launch_both<Storage::kInt8>(matrix, input, prepared, y, y_stride, stream);
+    case Storage::kTable4:
+      return launch_both<Storage::kTable4>(matrix, input, prepared, y, y_stride, stream);
+    case Storage::kE4M3:
+      return launch_both<Storage::kE4M3>(matrix, input, prepared, y, y_stride, stream);
+    case Storage::kF16:
+      return launch_both<Storage::kF16>(matrix, input, prepared, y, y_stride, stream);
+    case Storage::kBF16:
+      return launch_both<Storage::kBF16>(matrix, input, prepared, y, y_stride, stream);
+  }
 }
 
 }  // namespace lowbit::cuda

@@ -24,17 +24,19 @@ __global__ void pack_codes(PackedMatrix m, const uint8_t* raw, int64_t row_bytes
   const int word = static_cast<int>(index / 128 % per_unit);
   const int64_t unit_index = index / 128 / per_unit;
   const int tile = static_cast<int>(unit_index / m.units);
-  const int unit = static_cast<int>(unit_index % m.units);
+  // The inverse of unit_place.
+  const int place = static_cast<int>(unit_index % m.units), length = m.units / kSegments;
+  const int unit = m.units % kSegments == 0 ? place % kSegments * length + place / kSegments : place;
   const int row = tile * kTileRows + lane / 4 + part / 2 * 8;
   uint32_t value = 0;
   // The columns that may lie in this word are four of each step that the word holds.
   for (int step = 0; step < kUnitSteps && row < m.rows; ++step) {
     for (int element = 0; element < 4; ++element) {
       const int k = step * 16 + lane % 4 * 4 + element;
-      const CodePlace place = place_of(m.storage, row % kTileRows, k);
+      const CodePlace at = place_of(m.storage, row % kTileRows, k);
       const int64_t column = static_cast<int64_t>(unit) * kUnitCols + k;
-      if (place.word != word || place.part != part || column >= m.cols) continue;
-      value |= raw_code(raw + row * row_bytes, column, bits) << place.bit;
+      if (at.word != word || at.part != part || column >= m.cols) continue;
+      value |= raw_code(raw + row * row_bytes, column, bits) << at.bit;
     }
   }
   codes[index] = value;
@@ -62,7 +64,9 @@ __device__ float weight_at(const PackedMatrix& m, int row, int k) {
   const int tile = row / kTileRows, unit = k / kUnitCols, r = row % kTileRows, within = k % kUnitCols;
   const CodePlace place = place_of(m.storage, r, within);
   const int64_t word =
-      ((static_cast<int64_t>(tile) * m.units + unit) * lane_words(m.storage) + place.word) * 32 +
+      ((static_cast<int64_t>(tile) * m.units + unit_place(m.units, unit)) * lane_words(m.storage) +
+       place.word) *
+          32 +
       place.lane;
   const uint32_t bits = reinterpret_cast<const uint32_t*>(m.codes)[word * 4 + place.part] >> place.bit;
   if (m.storage == Storage::kF16) return half_to_float(static_cast<uint16_t>(bits));

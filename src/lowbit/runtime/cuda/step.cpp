@@ -9,6 +9,8 @@ namespace lowbit::cuda {
 
 namespace {
 
+constexpr int64_t kBlockWords = sizeof(QueryBlock) / sizeof(int32_t);
+
 int64_t pages_of(const SequenceSpan& span) {
   return (span.position + span.count + kBlockTokens - 1) / kBlockTokens;
 }
@@ -59,10 +61,10 @@ void StepData::lay_out(const StepBatch& batch) {
   logit_rows_ = tokens_ + count_;
   positions_ = logit_rows_ + static_cast<int64_t>(batch.logit_rows.size());
   offsets_ = positions_ + count_;
-  int64_t next = (offsets_ + count_ + 1) / 2 * 2;
+  int64_t next = (offsets_ + count_ + 3) / 4 * 4;
   for (int list = 0; list < kBlockLists; ++list) {
     lists_[list] = next;
-    next += 2 * list_counts_[list];
+    next += kBlockWords * list_counts_[list];
   }
   tables_ = next;
   words_ = next + table_words;
@@ -83,6 +85,8 @@ void StepData::fill(const StepBatch& batch, int32_t* words) const {
       for (int64_t i = 0; i < span.count; i += int64_t{1} << list) {
         *lists[list]++ = static_cast<int32_t>(span.first + i);
         *lists[list]++ = static_cast<int32_t>(std::min(int64_t{1} << list, span.count - i));
+        *lists[list]++ = static_cast<int32_t>(table);
+        *lists[list]++ = static_cast<int32_t>(span.position);
       }
     }
     std::copy_n(span.block_table.begin(), pages_of(span), words + tables_ + table);
