@@ -15,7 +15,7 @@ namespace lowbit::app {
 void RunOptions::add_to(CLI::App& command, bool context_options) {
   command.add_option("-t,--threads", threads, "Threads (0: all cores this process may use)")
       ->check(CLI::Range(0, 1024));
-  command.add_option("--backend", backend, "Where to run: cpu, or ref (slow, the definition)")
+  command.add_option("--backend", backend, "Where to run: cpu, cuda, or ref (slow, the definition)")
       ->check(CLI::IsMember(backend_names()))
       ->capture_default_str();
   command
@@ -38,6 +38,14 @@ void RunOptions::add_to(CLI::App& command, bool context_options) {
 
 DType RunOptions::kv_dtype() const { return cache_type == "f32" ? DType::kF32 : DType::kF16; }
 
+std::unique_ptr<Backend> RunOptions::make() const {
+  BackendOptions options;
+  options.threads = threads;
+  if (activations == "f32") options.activations = Activations::kF32;
+  if (activations == "int8") options.activations = Activations::kInt8;
+  return make_backend(backend, options);
+}
+
 Session::Session(const std::string& model, const RunOptions& options) {
   const double start = now_seconds();
   checkpoint_ = open_checkpoint(model);
@@ -55,11 +63,7 @@ Session::Session(std::unique_ptr<Checkpoint> checkpoint, const RunOptions& optio
 }
 
 void Session::load(const RunOptions& options) {
-  BackendOptions backend_options;
-  backend_options.threads = options.threads;
-  if (options.activations == "f32") backend_options.activations = Activations::kF32;
-  if (options.activations == "int8") backend_options.activations = Activations::kInt8;
-  backend_ = make_backend(options.backend, backend_options);
+  backend_ = options.make();
   ModelOptions model_options;
   model_options.context = options.context;
   model_options.max_batch = options.batch;

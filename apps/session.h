@@ -25,6 +25,7 @@ struct RunOptions {
   // -t, --backend, --activations, --cache-type, and unless the command has its own -c and -b.
   void add_to(CLI::App& command, bool context_options = true);
   DType kv_dtype() const;
+  std::unique_ptr<Backend> make() const;  // the backend
 };
 
 // A checkpoint, its tokenizer and the model on a backend, in the order they are needed.
