@@ -1,4 +1,4 @@
-// The subcommands of `lowbit bench` that are about the machine and its kernels.
+// Subcommands of `lowbit bench` that have a file of their own.
 #pragma once
 
 #include <CLI/CLI.hpp>
@@ -7,5 +7,6 @@ namespace lowbit::app {
 
 void add_bench_kernels(CLI::App& bench);
 void add_bench_roofline(CLI::App& bench);
+void add_bench_throughput(CLI::App& bench);
 
 }  // namespace lowbit::app

@@ -6,6 +6,7 @@
 
 #include "chat_prompt.h"
 #include "commands.h"
+#include "drafting.h"
 #include "lowbit/base/check.h"
 #include "lowbit/engine/generate.h"
 #include "session.h"
@@ -20,6 +21,7 @@ struct RunCommand {
   RunOptions run;
   SamplingOptions sampling;
   GenerateOptions generate;
+  DraftOptions draft;
   bool chat = false;
   bool json = false;
 };
@@ -55,6 +57,8 @@ void print_json(const std::vector<int32_t>& prompt, const GenerateResult& result
   out["text"] = result.text;
   out["finish_reason"] = name_of(result.finish_reason);
   out["seed"] = seed;
+  out["draft_tokens"] = result.draft_tokens;
+  out["accepted_tokens"] = result.accepted_tokens;
   out["prefill_tok_s"] = rate(static_cast<double>(result.prompt_tokens), result.prefill_seconds);
   out["decode_tok_s"] = rate(static_cast<double>(result.ids.size()) - 1, result.decode_seconds);
   std::printf("%s\n", dump_json(out).c_str());
@@ -65,7 +69,9 @@ void execute(RunCommand& command) {
   command.generate.cancelled = interrupted;
   Session session(command.model, command.run);
   const std::vector<int32_t> ids = prompt_ids(command, session);
-  Generator generator(session.model(), session.tokenizer(), command.run.kv_dtype());
+  Drafting drafting(command.draft, command.run, session, 1);
+  Generator generator(session.model(), session.tokenizer(), command.run.kv_dtype(),
+                      drafting.make());
   TraceFile trace(command.trace);
   const GenerateResult result =
       generator.generate(ids, command.generate, [&](const std::string& text) {
@@ -90,6 +96,7 @@ void execute(RunCommand& command) {
                rate(generated - 1, result.decode_seconds), name_of(result.finish_reason),
                static_cast<unsigned long long>(command.generate.sampling.seed),
                session.backend().description().c_str());
+  print_acceptance(result.draft_tokens, result.accepted_tokens, result.ids.size(), stderr);
   if (interrupted()) throw Exit{130};
 }
 
@@ -108,6 +115,7 @@ void add_run(CLI::App& program) {
       ->capture_default_str();
   command->run.add_to(sub);
   command->sampling.add_to(sub);
+  command->draft.add_to(sub);
   sub.add_option("--stop", command->generate.stop, "Text that ends the answer (may be repeated)")
       ->allow_extra_args(false);
   sub.add_flag("--ignore-eos", command->generate.ignore_eos, "Go on after an end token");

@@ -109,6 +109,16 @@ void SamplingOptions::add_to(CLI::App& command) {
       .add_option("--repeat-last-n", params.repeat_last_n,
                   "Recent tokens for the repeat penalty (-1: all)")
       ->capture_default_str();
+  command.add_option("--typical", params.typical_p, "Locally typical sampling (1: off)")
+      ->capture_default_str();
+  command
+      .add_option("--presence-penalty", params.presence_penalty,
+                  "Subtract from the logits of tokens that the answer has")
+      ->capture_default_str();
+  command
+      .add_option("--frequency-penalty", params.frequency_penalty,
+                  "Subtract this as often as the answer has them")
+      ->capture_default_str();
   command.add_option("-s,--seed", seed, "Seed of the sampler (-1: a new one, printed)")
       ->capture_default_str();
 }
@@ -116,7 +126,7 @@ void SamplingOptions::add_to(CLI::App& command) {
 SamplingParams SamplingOptions::resolve() const {
   SamplingParams resolved = params;
   resolved.seed = seed >= 0 ? static_cast<uint64_t>(seed) : std::random_device()();
-  validate(resolved);
+  validate(resolved, limits::kVocabSize);
   return resolved;
 }
 

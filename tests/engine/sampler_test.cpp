@@ -16,6 +16,16 @@ namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
+const std::vector<int32_t> kHistory = {3, 11, 11, 4, 9, 4, 9};
+constexpr size_t kPromptTokens = 3;
+
+DrawPoint point_of(const std::vector<int32_t>& history) {
+  DrawPoint point;
+  point.history = history;
+  point.prompt_tokens = static_cast<int64_t>(std::min(kPromptTokens, history.size()));
+  return point;
+}
+
 // The whole chain, written down as its definition: probabilities by id, in fp64.
 std::map<int32_t, double> distribution(std::vector<float> logits, const SamplingParams& params,
                                        const std::vector<int32_t>& history) {
@@ -28,8 +38,18 @@ std::map<int32_t, double> distribution(std::vector<float> logits, const Sampling
     logits[id] =
         logits[id] > 0 ? logits[id] / params.repeat_penalty : logits[id] * params.repeat_penalty;
   }
+  std::map<int32_t, int> answered;
+  for (size_t i = kPromptTokens; i < history.size(); ++i) ++answered[history[i]];
+  for (const auto& [id, count] : answered) {
+    logits[id] -= params.presence_penalty + params.frequency_penalty * static_cast<float>(count);
+  }
+  for (const auto& [id, bias] : params.logit_bias) {
+    logits[id] = bias <= -100 ? -kInfinity : logits[id] + bias;
+  }
   std::vector<int32_t> ids;
-  for (int32_t id = 0; id < int32_t(logits.size()); ++id) ids.push_back(id);
+  for (int32_t id = 0; id < int32_t(logits.size()); ++id) {
+    if (logits[id] > -kInfinity) ids.push_back(id);
+  }
   std::stable_sort(ids.begin(), ids.end(),
                    [&](int32_t a, int32_t b) { return logits[a] > logits[b]; });
   if (params.top_k > 0) ids.resize(std::min(ids.size(), size_t(params.top_k)));
@@ -46,6 +66,22 @@ std::map<int32_t, double> distribution(std::vector<float> logits, const Sampling
   std::map<int32_t, double> p = softmax(1);
   double sum = 0;
   size_t keep = 0;
+  if (params.typical_p < 1) {
+    double entropy = 0;
+    for (const auto& [id, value] : p) entropy -= value * std::log(value);
+    std::vector<int32_t> typical = ids;
+    std::stable_sort(typical.begin(), typical.end(), [&](int32_t a, int32_t b) {
+      return std::abs(-std::log(p[a]) - entropy) < std::abs(-std::log(p[b]) - entropy);
+    });
+    while (keep < typical.size() && sum < params.typical_p) sum += p[typical[keep++]];
+    typical.resize(keep);
+    std::erase_if(ids, [&](int32_t id) {
+      return std::find(typical.begin(), typical.end(), id) == typical.end();
+    });
+    p = softmax(1);
+    sum = 0;
+    keep = 0;
+  }
   while (keep < ids.size() && (keep == 0 || sum < params.top_p)) sum += p[ids[keep++]];
   if (params.top_p < 1) ids.resize(keep);
   p = softmax(1);
@@ -69,7 +105,7 @@ struct Rule {
   SamplingParams params;
 };
 std::vector<Rule> rules() {
-  std::vector<Rule> rules(7, {"plain", plain()});
+  std::vector<Rule> rules(13, {"plain", plain()});
   rules[1] = {"temperature", plain()}, rules[1].params.temperature = 0.6f;
   rules[2] = {"top_k", plain()}, rules[2].params.top_k = 7;
   rules[3] = {"top_p", plain()}, rules[3].params.top_p = 0.8f;
@@ -78,10 +114,16 @@ std::vector<Rule> rules() {
   rules[5].params.repeat_last_n = 3;
   rules[6] = {"defaults", SamplingParams{}};
   rules[6].params.repeat_penalty = 1.1f;
+  rules[7] = {"typical_p", plain()}, rules[7].params.typical_p = 0.7f;
+  rules[8] = {"presence", plain()}, rules[8].params.presence_penalty = 1.5f;
+  rules[9] = {"frequency", plain()}, rules[9].params.frequency_penalty = 1.2f;
+  rules[10] = {"bias", plain()}, rules[10].params.logit_bias = {{1, 3.f}, {2, -100.f}, {5, -2.f}};
+  rules[11] = {"cold min_p", plain()}, rules[11].params.min_p = 0.02f;
+  rules[11].params.temperature = 0.5f;
+  rules[12] = {"hot top_p", plain()}, rules[12].params.top_p = 0.9f;
+  rules[12].params.temperature = 1.7f;
   return rules;
 }
-
-const std::vector<int32_t> kHistory = {3, 11, 11, 4, 9, 4};
 
 std::vector<float> logits_of(uint64_t seed, size_t count = 24) {
   std::vector<float> logits = test::gaussian(count, seed);
@@ -89,18 +131,18 @@ std::vector<float> logits_of(uint64_t seed, size_t count = 24) {
   return logits;
 }
 
-// 20,000 draws at consecutive positions against the exact probabilities. The statistic exceeds
+// 20,000 draws with consecutive seeds against the exact probabilities. The statistic exceeds
 // mean + 5 standard deviations once in a million, and the seed is fixed.
 TEST(Sampler, DrawsFollowTheExactDistributionOfEveryRule) {
   constexpr int kDraws = 20000;
   for (const Rule& rule : rules()) {
     const std::vector<float> logits = logits_of(5);
     const std::map<int32_t, double> expected = distribution(logits, rule.params, kHistory);
-    Sampler sampler(rule.params);
+    Sampler sampler;
     std::map<int32_t, int> counts;
-    for (int i = 0; i < kDraws; ++i) {
-      std::vector<float> copy = logits;
-      ++counts[sampler.sample(copy, kHistory, i)];
+    SamplingParams params = rule.params;
+    for (params.seed = 0; params.seed < kDraws; ++params.seed) {
+      ++counts[sampler.sample(params, logits, point_of(kHistory))];
     }
     for (const auto& [id, count] : counts) {
       EXPECT_TRUE(expected.count(id)) << rule.name << " drew " << id;
@@ -115,61 +157,101 @@ TEST(Sampler, DrawsFollowTheExactDistributionOfEveryRule) {
   }
 }
 
-// Which tokens survive, on many random rows, exactly.
+// Which tokens survive, on many random rows, over vocabularies of several chunks.
 TEST(Sampler, RulesKeepWhatTheirDefinitionKeeps) {
   test::Random random(8);
+  Sampler sampler;
   for (uint64_t seed = 0; seed < 300; ++seed) {
     SamplingParams params;
     params.top_k = static_cast<int>(random.below(20));
+    params.typical_p =
+        random.below(2) == 0 ? 1.f : 0.5f + 0.5f * static_cast<float>(random.uniform());
     params.top_p = 0.05f + 0.95f * static_cast<float>(random.uniform());
     params.min_p = 0.3f * static_cast<float>(random.uniform());
-    params.repeat_penalty = 0.5f + 1.5f * static_cast<float>(random.uniform());
-    params.repeat_last_n = static_cast<int>(random.below(8)) - 1;
-    std::vector<float> logits = logits_of(seed);
+    params.temperature = 5;  // so that whoever survives is drawn
+    const std::vector<float> logits = logits_of(seed, 24 + 50 * (seed % 5));
     const std::map<int32_t, double> expected = distribution(logits, params, kHistory);
-
-    const size_t back = params.repeat_last_n < 0
-                            ? kHistory.size()
-                            : std::min(kHistory.size(), size_t(params.repeat_last_n));
-    apply_repeat_penalty(logits, std::span(kHistory).last(back), params.repeat_penalty);
-    std::vector<Candidate> candidates;
-    select_top_k(logits, params.top_k, candidates);
-    apply_top_p(candidates, params.top_p);
-    apply_min_p(candidates, params.min_p);
-    ASSERT_EQ(candidates.size(), expected.size()) << seed;
-    for (const Candidate& candidate : candidates) EXPECT_TRUE(expected.count(candidate.second));
+    std::set<int32_t> drawn;
+    for (params.seed = 0; params.seed < 60; ++params.seed) {
+      drawn.insert(sampler.sample(params, logits, point_of(kHistory)));
+    }
+    for (const int32_t id : drawn) EXPECT_TRUE(expected.count(id)) << seed;
+    EXPECT_TRUE(expected.size() > 4 || drawn.size() == expected.size()) << seed;
   }
+}
+
+// The short ways to the candidates against a sort of everything.
+TEST(Sampler, TopKOfAWideRowIsThatOfASort) {
+  std::vector<float> maxima;
+  std::vector<Candidate> candidates;
+  for (const size_t count : {1u, 63u, 64u, 65u, 5000u, 49152u}) {
+    std::vector<float> logits = logits_of(count, count);
+    for (size_t i = 0; i + 7 < count; i += 7) logits[i + 3] = logits[i];  // ties
+    std::vector<Candidate> sorted;
+    for (size_t i = 0; i < count; ++i) sorted.emplace_back(logits[i], static_cast<int32_t>(i));
+    std::sort(sorted.begin(), sorted.end(), ranks_before);
+    chunk_maxima(logits, maxima);
+    EXPECT_EQ(highest(logits, maxima), sorted[0].second);
+    for (const size_t k : {1u, 2u, 40u, 700u, 900u, 60000u}) {
+      select_top_k(logits, maxima, k, candidates);
+      ASSERT_EQ(candidates.size(), std::min(k, count));
+      EXPECT_TRUE(std::equal(candidates.begin(), candidates.end(), sorted.begin()));
+    }
+  }
+}
+
+TEST(Sampler, TheExponentialIsExact) {
+  std::vector<float> x, out(kRowChunk);
+  for (float value = 0; value > -90; value -= 0.37f) x.push_back(value);
+  for (size_t i = 0; i + kRowChunk <= x.size(); ++i) {
+    chunk_exp(std::span(x).subspan(i, kRowChunk), 0, 1, out);
+    for (size_t j = 0; j < kRowChunk; ++j) {
+      const double expected = std::exp(static_cast<double>(x[i + j]));
+      if (x[i + j] < -87) {
+        EXPECT_EQ(out[j], 0);
+      } else {
+        EXPECT_NEAR(out[j] / expected, 1, 3e-7) << x[i + j];
+      }
+    }
+  }
+  const std::vector<float> masked(5, -kInfinity);
+  chunk_exp(masked, 3, 1, out);
+  EXPECT_EQ(out[0], 0);
+  EXPECT_EQ(out[4], 0);
 }
 
 TEST(Sampler, GreedyTakesTheHighestAndTheLowestIdOnTies) {
   SamplingParams params;
   params.temperature = 0;
-  Sampler sampler(params);
-  std::vector<float> logits = {-1, 3, 2, 3, -kInfinity};
-  EXPECT_EQ(sampler.sample(logits, {}, 0), 1);
+  Sampler sampler;
+  const std::vector<float> logits = {-1, 3, 2, 3, -kInfinity};
+  EXPECT_EQ(sampler.sample(params, logits, {}), 1);
   params.repeat_penalty = 2;
   const std::vector<int32_t> history = {1};
-  logits = {-1, 3, 2, 3, -kInfinity};
-  EXPECT_EQ(Sampler(params).sample(logits, history, 0), 3);
+  EXPECT_EQ(sampler.sample(params, logits, point_of(history)), 3);
+  EXPECT_EQ(logits[1], 3);  // as it was
 }
 
 TEST(Sampler, ADrawDependsOnSeedAndPositionOnly) {
   const std::vector<float> logits = logits_of(1, 1000);
   SamplingParams params = plain();
   params.seed = 42;
-  const auto draw_at = [&](Sampler& sampler, int64_t position) {
-    std::vector<float> copy = logits;
-    return sampler.sample(copy, {}, position);
+  const std::vector<int32_t> history(50, 7);
+  Sampler forward, backward;
+  const auto draw_at = [&](Sampler& sampler, size_t position) {
+    DrawPoint point;
+    point.history = std::span(history).first(position);
+    return sampler.sample(params, logits, point);
   };
-  Sampler forward(params), backward(params);
   std::vector<int32_t> a(50), b(50), other(50);
-  for (int64_t i = 0; i < 50; ++i) a[i] = draw_at(forward, i);
-  for (int64_t i = 49; i >= 0; --i) b[i] = draw_at(backward, i);
+  for (size_t i = 0; i < 50; ++i) a[i] = draw_at(forward, i);
+  for (size_t i = 50; i-- > 0;) b[i] = draw_at(backward, i);
   EXPECT_EQ(a, b);
   params.seed = 43;
-  Sampler reseeded(params);
-  for (int64_t i = 0; i < 50; ++i) other[i] = draw_at(reseeded, i);
+  for (size_t i = 0; i < 50; ++i) other[i] = draw_at(forward, i);
   EXPECT_NE(a, other);
+  EXPECT_EQ(sibling_seed(42, 0), 42u);
+  EXPECT_NE(sibling_seed(42, 1), sibling_seed(42, 2));
 }
 
 // Written down so that a text can be reproduced on another machine.
@@ -190,25 +272,41 @@ TEST(Sampler, TheGeneratorIsUniform) {
 }
 
 TEST(Sampler, MaskedTokensAreNeverDrawn) {
-  std::vector<float> logits(10, -kInfinity);
-  logits[6] = -3;
-  for (int i = 0; i < 20; ++i) {
-    std::vector<float> copy = logits;
-    EXPECT_EQ(Sampler(plain()).sample(copy, {}, i), 6);
+  std::vector<float> logits(200, -kInfinity);
+  logits[156] = -3;
+  logits[157] = -4;
+  const std::vector<int32_t> forbidden = {157};
+  std::vector<SamplingParams> kinds(4, plain());
+  kinds[1].top_k = 5;
+  kinds[2].top_p = 0.9f;
+  kinds[3].min_p = 0.01f;
+  for (SamplingParams params : kinds) {
+    DrawPoint point;
+    point.forbidden = forbidden;
+    for (params.seed = 0; params.seed < 20; ++params.seed) {
+      EXPECT_EQ(Sampler().sample(params, logits, point), 156);
+    }
+    std::vector<uint32_t> allowed(7, 0);
+    allowed[157 / 32] = 1u << (157 % 32);
+    point = DrawPoint();
+    point.allowed = allowed;
+    EXPECT_EQ(Sampler().sample(params, logits, point), 157);
   }
 }
 
 TEST(Sampler, LogitsThatAreNotNumbersAreAnError) {
   for (const float bad : {std::nanf(""), kInfinity}) {
-    for (const float temperature : {0.f, 1.f}) {
+    for (const size_t at : {2u, 30u, 69u}) {  // in a whole chunk and in the rest
       SamplingParams params = plain();
-      params.temperature = temperature;
-      std::vector<float> logits = {1, 2, bad, 3};
-      EXPECT_THROW(Sampler(params).sample(logits, {}, 0), Error);
+      std::vector<float> logits(70, 1.f);
+      logits[at] = bad;
+      EXPECT_THROW(Sampler().sample(params, logits, {}), Error);
+      params.temperature = 0;
+      EXPECT_THROW(Sampler().sample(params, logits, {}), Error);
     }
   }
-  std::vector<float> masked(5, -kInfinity);
-  EXPECT_THROW(Sampler(plain()).sample(masked, {}, 0), Error);
+  const std::vector<float> masked(5, -kInfinity);
+  EXPECT_THROW(Sampler().sample(plain(), masked, {}), Error);
 }
 
 TEST(Sampler, ParametersOutOfRangeAreNamed) {
@@ -216,7 +314,7 @@ TEST(Sampler, ParametersOutOfRangeAreNamed) {
     SamplingParams params;
     change(params);
     try {
-      Sampler sampler(params);
+      validate(params, 100);
     } catch (const Error& error) {
       return error.what();
     }
@@ -232,6 +330,11 @@ TEST(Sampler, ParametersOutOfRangeAreNamed) {
   EXPECT_TRUE(names(message([](auto& p) { p.top_p = 1.5f; }), "top_p"));
   EXPECT_TRUE(names(message([](auto& p) { p.min_p = -0.1f; }), "min_p"));
   EXPECT_TRUE(names(message([](auto& p) { p.repeat_penalty = 0; }), "repeat_penalty"));
+  EXPECT_TRUE(names(message([](auto& p) { p.typical_p = 0; }), "typical_p"));
+  EXPECT_TRUE(names(message([](auto& p) { p.presence_penalty = 3; }), "presence_penalty"));
+  EXPECT_TRUE(names(message([](auto& p) { p.frequency_penalty = -3; }), "frequency_penalty"));
+  EXPECT_TRUE(names(message([](auto& p) { p.logit_bias = {{1, 101.f}}; }), "logit_bias"));
+  EXPECT_TRUE(names(message([](auto& p) { p.logit_bias = {{100, 1.f}}; }), "vocabulary"));
   EXPECT_TRUE(names(message([](auto& p) { p.repeat_last_n = -2; }), "repeat_last_n"));
 }
 

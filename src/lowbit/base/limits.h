@@ -51,6 +51,15 @@ constexpr size_t kTraceSpans = 1 << 20;  // kept of one thread (24 MiB)
 
 constexpr size_t kJournalBytes = 256 * kMiB;  // of an unfinished quantize run
 
+// One request to the engine.
+constexpr int kChoices = 128;  // n, best_of
+constexpr int kTopLogprobs = 128;
+constexpr size_t kLogitBiases = 1'024;
+constexpr size_t kStopTokens = 256;
+constexpr size_t kStopStrings = 64;
+constexpr size_t kStopStringBytes = 4'096;  // each
+constexpr size_t kCacheSaltBytes = 4'096;
+
 constexpr uint64_t kTemplateSteps = 4'000'000;  // of one rendering: expressions, 256 bytes, ...
 constexpr size_t kTemplateOutputBytes = 16 * kMiB;
 constexpr size_t kTemplateStringBytes = 16 * kMiB;   // one string inside of a template

@@ -5,28 +5,14 @@
 #include <limits>
 
 #include "lowbit/base/check.h"
+#include "lowbit/base/limits.h"
 
 namespace lowbit {
 
 namespace {
 
-bool ranks_before(const Candidate& a, const Candidate& b) {
-  return a.first != b.first ? a.first > b.first : a.second < b.second;
-}
-
-int32_t highest(std::span<const float> logits) {
-  return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
-}
-
-void check_finite(std::span<const float> logits) {
-  bool any = false;
-  for (size_t i = 0; i < logits.size(); ++i) {
-    LOWBIT_CHECK(logits[i] < std::numeric_limits<float>::infinity(), "the logit of token ", i,
-                 " is ", logits[i], "; the model's weights are damaged or overflow");
-    any = any || std::isfinite(logits[i]);
-  }
-  LOWBIT_CHECK(any, "none of ", logits.size(), " logits is finite");
-}
+constexpr float kForbidden = -std::numeric_limits<float>::infinity();
+constexpr float kForbiddingBias = -100;  // OpenAI's "should result in a ban"
 
 uint64_t mix(uint64_t z) {
   z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
@@ -34,50 +20,93 @@ uint64_t mix(uint64_t z) {
   return z ^ (z >> 31);
 }
 
-}  // namespace
-
-void validate(const SamplingParams& params) {
-  LOWBIT_CHECK(params.temperature >= 0 && std::isfinite(params.temperature),
-               "temperature must be 0 or more, not ", params.temperature);
-  LOWBIT_CHECK(params.top_k >= 0, "top_k must be 0 (all) or more, not ", params.top_k);
-  LOWBIT_CHECK(params.top_p > 0 && params.top_p <= 1, "top_p must be in (0, 1], not ",
-               params.top_p);
-  LOWBIT_CHECK(params.min_p >= 0 && params.min_p <= 1, "min_p must be in [0, 1], not ",
-               params.min_p);
-  LOWBIT_CHECK(params.repeat_penalty > 0 && std::isfinite(params.repeat_penalty),
-               "repeat_penalty must be positive, not ", params.repeat_penalty);
-  LOWBIT_CHECK(params.repeat_last_n >= -1, "repeat_last_n must be -1 (all) or more, not ",
-               params.repeat_last_n);
+void sort_by_rank(std::vector<Candidate>& candidates) {
+  std::sort(candidates.begin(), candidates.end(), ranks_before);
 }
 
-void apply_repeat_penalty(std::span<float> logits, std::span<const int32_t> recent, float penalty) {
-  std::vector<int32_t> ids(recent.begin(), recent.end());
-  std::sort(ids.begin(), ids.end());
-  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
+void apply_repeat_penalty(std::span<float> logits, std::span<const int32_t> ids, float penalty) {
   for (const int32_t id : ids) {
-    if (id < 0 || static_cast<size_t>(id) >= logits.size()) continue;
     float& logit = logits[static_cast<size_t>(id)];
     logit = logit > 0 ? logit / penalty : logit * penalty;
   }
 }
 
-void select_top_k(std::span<const float> logits, int top_k, std::vector<Candidate>& candidates) {
-  candidates.clear();
-  for (size_t i = 0; i < logits.size(); ++i) {
-    if (std::isfinite(logits[i])) candidates.emplace_back(logits[i], static_cast<int32_t>(i));
+void apply_bias(std::span<float> logits, std::span<const std::pair<int32_t, float>> biases) {
+  for (const auto& [id, bias] : biases) {
+    float& logit = logits[static_cast<size_t>(id)];
+    logit = bias <= kForbiddingBias ? kForbidden : logit + bias;
   }
-  const size_t keep =
-      top_k == 0 ? candidates.size() : std::min(candidates.size(), static_cast<size_t>(top_k));
-  const auto end = candidates.begin() + static_cast<std::ptrdiff_t>(keep);
-  std::partial_sort(candidates.begin(), end, candidates.end(), ranks_before);
-  candidates.resize(keep);
 }
 
-void apply_top_p(std::vector<Candidate>& candidates, float top_p) {
-  if (top_p >= 1) return;
+void apply_mask(std::span<float> logits, std::span<const uint32_t> allowed) {
+  for (size_t i = 0; i < logits.size(); ++i) {
+    if ((allowed[i / 32] >> (i % 32) & 1u) == 0) logits[i] = kForbidden;
+  }
+}
+
+bool in_range(float value, float low, float high) { return value >= low && value <= high; }
+
+}  // namespace
+
+void validate(const SamplingParams& params, int64_t vocab_size) {
+  LOWBIT_CHECK(params.temperature >= 0 && std::isfinite(params.temperature),
+               "temperature must be 0 or more, not ", params.temperature);
+  LOWBIT_CHECK(params.top_k >= 0, "top_k must be 0 (all) or more, not ", params.top_k);
+  LOWBIT_CHECK(params.typical_p > 0 && params.typical_p <= 1, "typical_p must be in (0, 1], not ",
+               params.typical_p);
+  LOWBIT_CHECK(params.top_p > 0 && params.top_p <= 1, "top_p must be in (0, 1], not ",
+               params.top_p);
+  LOWBIT_CHECK(in_range(params.min_p, 0, 1), "min_p must be in [0, 1], not ", params.min_p);
+  LOWBIT_CHECK(params.repeat_penalty > 0 && std::isfinite(params.repeat_penalty),
+               "repeat_penalty must be positive, not ", params.repeat_penalty);
+  LOWBIT_CHECK(params.repeat_last_n >= -1, "repeat_last_n must be -1 (all) or more, not ",
+               params.repeat_last_n);
+  LOWBIT_CHECK(in_range(params.presence_penalty, -2, 2),
+               "presence_penalty must be in [-2, 2], not ", params.presence_penalty);
+  LOWBIT_CHECK(in_range(params.frequency_penalty, -2, 2),
+               "frequency_penalty must be in [-2, 2], not ", params.frequency_penalty);
+  LOWBIT_CHECK(params.logit_bias.size() <= limits::kLogitBiases, "logit_bias has ",
+               params.logit_bias.size(), " entries; at most ", limits::kLogitBiases);
+  for (const auto& [id, bias] : params.logit_bias) {
+    LOWBIT_CHECK(id >= 0 && id < vocab_size, "logit_bias of token ", id,
+                 ", which is outside the vocabulary of ", vocab_size);
+    LOWBIT_CHECK(in_range(bias, -100, 100), "logit_bias must be in [-100, 100], not ", bias);
+  }
+}
+
+double sum_of_exp(const std::vector<Candidate>& candidates) {
   const double top = candidates.front().first;
   double total = 0;
   for (const Candidate& candidate : candidates) total += std::exp(candidate.first - top);
+  return total;
+}
+
+void apply_typical_p(std::vector<Candidate>& candidates, float typical_p) {
+  if (typical_p >= 1) return;
+  const double log_total = std::log(sum_of_exp(candidates)) + candidates.front().first;
+  double entropy = 0;
+  for (const Candidate& candidate : candidates) {
+    const double logprob = candidate.first - log_total;
+    entropy -= std::exp(logprob) * logprob;
+  }
+  const auto surprise = [&](const Candidate& candidate) {
+    return std::abs(log_total - candidate.first - entropy);
+  };
+  std::stable_sort(
+      candidates.begin(), candidates.end(),
+      [&](const Candidate& a, const Candidate& b) { return surprise(a) < surprise(b); });
+  double sum = 0;
+  size_t keep = 0;
+  while (keep < candidates.size() && sum < typical_p) {
+    sum += std::exp(candidates[keep++].first - log_total);
+  }
+  candidates.resize(keep);
+  sort_by_rank(candidates);
+}
+
+void apply_top_p(std::vector<Candidate>& candidates, float top_p, double total) {
+  if (top_p >= 1) return;
+  const double top = candidates.front().first;
   double sum = 0;
   size_t keep = 0;
   while (keep < candidates.size() && sum < top_p * total) {
@@ -113,23 +142,112 @@ double uniform_at(uint64_t seed, int64_t position) {
   return static_cast<double>(bits >> 11) * 0x1p-53;
 }
 
-Sampler::Sampler(const SamplingParams& params) : params_(params) { validate(params_); }
+uint64_t sibling_seed(uint64_t seed, int index) {
+  return index == 0 ? seed : mix(mix(seed) + static_cast<uint64_t>(index));
+}
 
-int32_t Sampler::sample(std::span<float> logits, std::span<const int32_t> history,
-                        int64_t position) {
-  check_finite(logits);
-  if (params_.repeat_penalty != 1.0f) {
-    const size_t look_back =
-        params_.repeat_last_n < 0
-            ? history.size()
-            : std::min(history.size(), static_cast<size_t>(params_.repeat_last_n));
-    apply_repeat_penalty(logits, history.last(look_back), params_.repeat_penalty);
+void Sampler::penalize_answer(const SamplingParams& params, std::span<const int32_t> answer) {
+  ids_.assign(answer.begin(), answer.end());
+  std::sort(ids_.begin(), ids_.end());
+  for (auto begin = ids_.begin(); begin != ids_.end();) {
+    const auto end = std::upper_bound(begin, ids_.end(), *begin);
+    adjusted_[static_cast<size_t>(*begin)] -=
+        params.presence_penalty + params.frequency_penalty * static_cast<float>(end - begin);
+    begin = end;
   }
-  if (params_.temperature == 0) return highest(logits);
-  select_top_k(logits, params_.top_k, candidates_);
-  apply_top_p(candidates_, params_.top_p);
-  apply_min_p(candidates_, params_.min_p);
-  return draw(candidates_, params_.temperature, uniform_at(params_.seed, position));
+}
+
+std::span<const float> Sampler::adjusted(const SamplingParams& params,
+                                         std::span<const float> logits, const DrawPoint& point) {
+  const bool repeat = params.repeat_penalty != 1.0f;
+  const bool answer = params.presence_penalty != 0 || params.frequency_penalty != 0;
+  if (!repeat && !answer && params.logit_bias.empty() && point.forbidden.empty() &&
+      point.allowed.empty()) {
+    return logits;
+  }
+  adjusted_.assign(logits.begin(), logits.end());
+  if (repeat) {
+    const size_t size = point.history.size();
+    const size_t back =
+        params.repeat_last_n < 0 ? size : std::min(size, static_cast<size_t>(params.repeat_last_n));
+    ids_.assign(point.history.end() - static_cast<std::ptrdiff_t>(back), point.history.end());
+    std::sort(ids_.begin(), ids_.end());
+    ids_.erase(std::unique(ids_.begin(), ids_.end()), ids_.end());
+    apply_repeat_penalty(adjusted_, ids_, params.repeat_penalty);
+  }
+  if (answer) {
+    penalize_answer(params, point.history.subspan(static_cast<size_t>(point.prompt_tokens)));
+  }
+  apply_bias(adjusted_, params.logit_bias);
+  for (const int32_t id : point.forbidden) adjusted_[static_cast<size_t>(id)] = kForbidden;
+  if (!point.allowed.empty()) apply_mask(adjusted_, point.allowed);
+  return adjusted_;
+}
+
+// Without a top_k to begin with, most of a vocabulary is out of reach: looks at ever more of it
+// until the probabilities sum up.
+void Sampler::select_nucleus(std::span<const float> logits, float top_p) {
+  const float top = *std::max_element(maxima_.begin(), maxima_.end());
+  const double total = chunk_sums(logits, top, 1, sums_);
+  for (float reach = 4;; reach *= 2) {
+    candidates_.clear();
+    gather_at_least(logits, maxima_, top - reach, candidates_);
+    double sum = 0;
+    for (const Candidate& candidate : candidates_) sum += std::exp(double{candidate.first} - top);
+    if (sum >= top_p * total || reach > 128) break;
+  }
+  sort_by_rank(candidates_);
+  apply_top_p(candidates_, top_p, total);
+}
+
+void Sampler::select(const SamplingParams& params, std::span<const float> logits) {
+  if (params.top_k > 0 || params.typical_p < 1) {
+    const size_t top_k = params.top_k > 0 ? static_cast<size_t>(params.top_k) : logits.size();
+    select_top_k(logits, maxima_, top_k, candidates_);
+    apply_typical_p(candidates_, params.typical_p);
+    apply_top_p(candidates_, params.top_p, sum_of_exp(candidates_));
+  } else if (params.top_p < 1) {
+    select_nucleus(logits, params.top_p);
+  } else {
+    const float top = *std::max_element(maxima_.begin(), maxima_.end());
+    candidates_.clear();
+    gather_at_least(logits, maxima_, top + std::log(params.min_p) - 1, candidates_);
+    sort_by_rank(candidates_);
+  }
+  apply_min_p(candidates_, params.min_p);
+}
+
+int32_t Sampler::draw_from_all(std::span<const float> logits, float temperature, double uniform) {
+  const float top = *std::max_element(maxima_.begin(), maxima_.end());
+  const float scale = std::min(1 / temperature, 1e30f);
+  double left = uniform * chunk_sums(logits, top, scale, sums_);
+  size_t chunk = 0;
+  while (chunk + 1 < sums_.size() && left >= sums_[chunk]) left -= sums_[chunk++];
+  // The last that is possible stands in if rounding left a crumb.
+  while (sums_[chunk] == 0) --chunk;
+  const size_t begin = chunk * kRowChunk, size = std::min(kRowChunk, logits.size() - begin);
+  float weights[kRowChunk];
+  chunk_exp(logits.subspan(begin, size), top, scale, weights);
+  size_t drawn = size - 1;
+  while (weights[drawn] == 0) --drawn;
+  for (size_t i = 0; i < drawn; ++i) {
+    left -= static_cast<double>(weights[i]);
+    if (left < 0) drawn = i;
+  }
+  return static_cast<int32_t>(begin + drawn);
+}
+
+int32_t Sampler::sample(const SamplingParams& params, std::span<const float> logits,
+                        const DrawPoint& point) {
+  logits = adjusted(params, logits, point);
+  chunk_maxima(logits, maxima_);
+  if (params.temperature == 0) return highest(logits, maxima_);
+  const double uniform = uniform_at(params.seed, static_cast<int64_t>(point.history.size()));
+  if (params.top_k == 0 && params.typical_p >= 1 && params.top_p >= 1 && params.min_p <= 0) {
+    return draw_from_all(logits, params.temperature, uniform);
+  }
+  select(params, logits);
+  return draw(candidates_, params.temperature, uniform);
 }
 
 }  // namespace lowbit

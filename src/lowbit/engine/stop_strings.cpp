@@ -26,7 +26,7 @@ StopStrings::StopStrings(std::vector<std::string> stops) : stops_(std::move(stop
 }
 
 std::string StopStrings::push(const std::string& piece) {
-  if (stopped_) return "";
+  if (stopped()) return "";
   held_ += piece;
   size_t begin = 0, end = std::string::npos, partial = 0;  // of the stop string found
   for (const std::string& stop : stops_) {
@@ -35,17 +35,17 @@ std::string StopStrings::push(const std::string& piece) {
         std::pair(found + stop.size(), found) < std::pair(end, begin)) {
       begin = found;
       end = found + stop.size();
+      found_ = stop;
     }
     partial = std::max(partial, partial_match(held_, stop));
   }
-  stopped_ = end != std::string::npos;
-  size_t shown = stopped_ ? begin : held_.size() - partial;
+  size_t shown = stopped() ? begin : held_.size() - partial;
   // A stop string that begins inside a character must not split it.
-  while (!stopped_ && shown > 0 && shown < held_.size() && continues_character(held_[shown])) {
+  while (!stopped() && shown > 0 && shown < held_.size() && continues_character(held_[shown])) {
     --shown;
   }
   std::string text = held_.substr(0, shown);
-  held_ = stopped_ ? "" : held_.substr(shown);
+  held_ = stopped() ? "" : held_.substr(shown);
   return text;
 }
 

@@ -17,12 +17,13 @@ class StopStrings {
   std::string push(const std::string& piece);
   // What was held back, when nothing more comes.
   std::string finish();
-  bool stopped() const { return stopped_; }
+  bool stopped() const { return !found_.empty(); }
+  const std::string& found() const { return found_; }  // the stop string that has come, or empty
 
  private:
   std::vector<std::string> stops_;
   std::string held_;
-  bool stopped_ = false;
+  std::string found_;
 };
 
 }  // namespace lowbit

@@ -87,6 +87,8 @@ class Backend {
   // writes it through the two copies.
   virtual Tensor allocate(int64_t rows, int64_t cols) = 0;
   virtual KvCache make_kv_cache(const KvCacheSpec& spec) = 0;
+  // Copies the keys and values of one block, in every layer, to another.
+  virtual void copy_block(KvCache& cache, int64_t from, int64_t to) = 0;
   virtual void copy_to_host(const Tensor& from, std::span<float> to) = 0;
   virtual void copy_from_host(std::span<const float> from, Tensor& to) = 0;
 

@@ -37,6 +37,18 @@ KvCache HostBackend::make_kv_cache(const KvCacheSpec& spec) {
   return KvCache{spec, allocate_host(rows, spec.head_dim, spec.dtype)};
 }
 
+void HostBackend::copy_block(KvCache& cache, int64_t from, int64_t to) {
+  const KvCacheSpec& spec = cache.spec;
+  LOWBIT_CHECK(from >= 0 && from < spec.blocks && to >= 0 && to < spec.blocks, "copy of KV block ",
+               from, " to ", to, " of ", spec.blocks);
+  const int64_t bytes = spec.kv_heads * kBlockTokens * spec.head_dim * size_of(spec.dtype);
+  char* data = cache.data.as<char>();
+  for (int64_t plane = 0; plane < 2 * spec.layers; ++plane) {
+    char* blocks = data + plane * spec.blocks * bytes;
+    std::memcpy(blocks + to * bytes, blocks + from * bytes, static_cast<size_t>(bytes));
+  }
+}
+
 void HostBackend::copy_to_host(const Tensor& from, std::span<float> to) {
   LOWBIT_CHECK(from.dtype == DType::kF32 && from.size() == static_cast<int64_t>(to.size()),
                "copy to host: ", from.rows, " x ", from.cols, " ", name_of(from.dtype), " into ",

@@ -20,6 +20,7 @@ class HostBackend : public Backend {
   Tensor upload(std::span<const float> values) override;
   Tensor allocate(int64_t rows, int64_t cols) override;
   KvCache make_kv_cache(const KvCacheSpec& spec) override;
+  void copy_block(KvCache& cache, int64_t from, int64_t to) override;
   void copy_to_host(const Tensor& from, std::span<float> to) override;
   void copy_from_host(std::span<const float> from, Tensor& to) override;
   void begin_step(const StepBatch& batch) override;
