@@ -8,6 +8,7 @@ namespace lowbit::app {
 
 void add_run(CLI::App& program);
 void add_chat(CLI::App& program);
+void add_serve(CLI::App& program);
 void add_quantize(CLI::App& program);
 void add_perplexity(CLI::App& program);
 void add_divergence(CLI::App& program);

@@ -38,6 +38,7 @@ void declare(CLI::App& program) {
   program.fallthrough();
   add_run(program);
   add_chat(program);
+  add_serve(program);
   add_quantize(program);
   add_perplexity(program);
   add_divergence(program);

@@ -15,6 +15,8 @@ ALLOWED = {
     "runtime": ["tensor"],
     "model": ["checkpoint", "runtime"],
     "engine": ["model"],
+    "grammar": ["base"],
+    "server": ["engine", "grammar"],
     "eval": ["model"],
     "quantize": ["model"],
     "verify": ["model"],

@@ -11,12 +11,14 @@ namespace lowbit {
 namespace {
 
 constexpr size_t kReasonBytes = 200;
+constexpr size_t kOrderedMembers = 1'024;  // of one ordered object, which finds them one by one
 
 // Walks the text once before it becomes a document: nlohmann's own parser neither limits depth
 // (copying a deep document overflows the stack) nor refuses duplicate members.
 class Checker final : public nlohmann::json_sax<Json> {
  public:
-  explicit Checker(const std::string& origin) : origin_(origin) {}
+  Checker(const std::string& origin, size_t max_members)
+      : origin_(origin), max_members_(max_members) {}
 
   bool null() override { return true; }
   bool boolean(bool) override { return true; }
@@ -46,6 +48,8 @@ class Checker final : public nlohmann::json_sax<Json> {
   bool key(string_t& name) override {
     LOWBIT_CHECK_KIND(members_.back().insert(name).second, ErrorKind::kCorruptFile, origin_,
                       ": JSON member \"", name, "\" appears twice");
+    LOWBIT_CHECK_KIND(members_.back().size() <= max_members_, ErrorKind::kCorruptFile, origin_,
+                      ": a JSON object has more than ", max_members_, " members");
     return true;
   }
   bool parse_error(size_t position, const std::string&,
@@ -62,15 +66,16 @@ class Checker final : public nlohmann::json_sax<Json> {
   }
 
   const std::string& origin_;
+  const size_t max_members_;
   int depth_ = 0;
   std::vector<std::set<std::string>> members_;
 };
 
 template <typename Document>
-Document parse(std::string_view text, const std::string& origin) {
+Document parse(std::string_view text, const std::string& origin, size_t max_members = SIZE_MAX) {
   LOWBIT_CHECK_KIND(text.size() <= limits::kJsonBytes, ErrorKind::kCorruptFile, origin, ": ",
                     text.size(), " bytes of JSON, the limit is ", limits::kJsonBytes);
-  Checker checker(origin);
+  Checker checker(origin, max_members);
   Json::sax_parse(text, &checker);
   return Document::parse(text);
 }
@@ -100,7 +105,7 @@ Json parse_json(std::string_view text, const std::string& origin) {
 }
 
 OrderedJson parse_ordered_json(std::string_view text, const std::string& origin) {
-  return parse<OrderedJson>(text, origin);
+  return parse<OrderedJson>(text, origin, kOrderedMembers);
 }
 
 Json read_json(const std::string& path, size_t max_bytes) {
