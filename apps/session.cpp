@@ -6,7 +6,6 @@
 #include <random>
 
 #include "lowbit/base/check.h"
-#include "lowbit/base/file.h"
 #include "lowbit/base/limits.h"
 #include "lowbit/base/trace.h"
 #include "lowbit/base/utf8.h"
@@ -16,7 +15,7 @@ namespace lowbit::app {
 void RunOptions::add_to(CLI::App& command, bool context_options) {
   command.add_option("-t,--threads", threads, "Threads (0: all cores this process may use)")
       ->check(CLI::Range(0, 1024));
-  command.add_option("--backend", backend, "Where to run: cpu, or ref (slow, the definition)")
+  command.add_option("--backend", backend, "Where to run: cpu, cuda, or ref (slow, the definition)")
       ->check(CLI::IsMember(backend_names()))
       ->capture_default_str();
   command
@@ -39,6 +38,14 @@ void RunOptions::add_to(CLI::App& command, bool context_options) {
 
 DType RunOptions::kv_dtype() const { return cache_type == "f32" ? DType::kF32 : DType::kF16; }
 
+std::unique_ptr<Backend> RunOptions::make() const {
+  BackendOptions options;
+  options.threads = threads;
+  if (activations == "f32") options.activations = Activations::kF32;
+  if (activations == "int8") options.activations = Activations::kInt8;
+  return make_backend(backend, options);
+}
+
 Session::Session(const std::string& model, const RunOptions& options) {
   const double start = now_seconds();
   checkpoint_ = open_checkpoint(model);
@@ -56,11 +63,7 @@ Session::Session(std::unique_ptr<Checkpoint> checkpoint, const RunOptions& optio
 }
 
 void Session::load(const RunOptions& options) {
-  BackendOptions backend_options;
-  backend_options.threads = options.threads;
-  if (options.activations == "f32") backend_options.activations = Activations::kF32;
-  if (options.activations == "int8") backend_options.activations = Activations::kInt8;
-  backend_ = make_backend(options.backend, backend_options);
+  backend_ = options.make();
   ModelOptions model_options;
   model_options.context = options.context;
   model_options.max_batch = options.batch;
@@ -126,17 +129,10 @@ void add_model_option(CLI::App& command, std::string& model) {
 }
 
 std::string read_text(const std::string& path) {
-  std::string text = path == "-" ? std::string(std::istreambuf_iterator<char>(std::cin),
-                                               std::istreambuf_iterator<char>())
-                                 : read_file(path, limits::kPromptBytes);
-  check_utf8(text, path == "-" ? "standard input" : path);
+  if (path != "-") return read_text_file(path);
+  std::string text((std::istreambuf_iterator<char>(std::cin)), std::istreambuf_iterator<char>());
+  check_utf8(text, "standard input");
   return text;
-}
-
-void check_utf8(const std::string& text, const std::string& what) {
-  const size_t at = find_invalid_utf8(text);
-  LOWBIT_CHECK(at == std::string::npos, what, " is not valid UTF-8 (byte ", at,
-               "); convert it, for example with iconv");
 }
 
 double now_seconds() {

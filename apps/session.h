@@ -6,6 +6,7 @@
 #include <string>
 
 #include "lowbit/base/file.h"
+#include "lowbit/base/text_file.h"
 #include "lowbit/checkpoint/checkpoint.h"
 #include "lowbit/engine/sampler.h"
 #include "lowbit/model/model.h"
@@ -24,6 +25,7 @@ struct RunOptions {
   // -t, --backend, --activations, --cache-type, and unless the command has its own -c and -b.
   void add_to(CLI::App& command, bool context_options = true);
   DType kv_dtype() const;
+  std::unique_ptr<Backend> make() const;  // the backend
 };
 
 // A checkpoint, its tokenizer and the model on a backend, in the order they are needed.
@@ -75,8 +77,6 @@ struct SamplingOptions {
 void add_model_option(CLI::App& command, std::string& model);
 // A text file in UTF-8, or standard input for "-".
 std::string read_text(const std::string& path);
-// Throws kInvalidArgument naming `what` and the byte if the text is not UTF-8.
-void check_utf8(const std::string& text, const std::string& what);
 // Seconds since some start.
 double now_seconds();
 

@@ -43,8 +43,9 @@ inline QTensor random_weight(const QuantScheme& scheme, int64_t rows, int64_t co
   std::vector<uint8_t> codes(rows * weight.row_bytes());
   for (int64_t row = 0; row < rows; ++row) {
     for (int64_t col = 0; col < cols; ++col) {
-      pack(codes.data() + row * weight.row_bytes(), col, scheme.bits,
-           static_cast<uint32_t>(random.below(int64_t{1} << scheme.bits)));
+      auto code = static_cast<uint32_t>(random.below(int64_t{1} << scheme.bits));
+      if (scheme.code == Code::kE4M3 && (code & 0x7f) == 0x7f) --code;  // no NaN
+      pack(codes.data() + row * weight.row_bytes(), col, scheme.bits, code);
     }
   }
   if (scheme.code == Code::kE4M3) {

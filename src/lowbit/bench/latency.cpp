@@ -30,16 +30,17 @@ class Runner {
     }
   }
 
-  // Seconds to run `count` tokens of each sequence, `chunk` at a time, from position 0.
-  double run(int64_t count, int64_t chunk) {
+  // Seconds to run `count` tokens of each sequence, `chunk` at a time, from position `first` on.
+  double run(int64_t first, int64_t count, int64_t chunk) {
     const Stopwatch watch;
-    for (int64_t position = 0; position < count; position += chunk) {
-      const int64_t size = std::min(chunk, count - position);
+    const int64_t end = first + count;
+    for (int64_t position = first; position < end; position += chunk) {
+      const int64_t size = std::min(chunk, end - position);
       StepBatch batch;
       for (const std::vector<int32_t>& table : block_tables_) {
         batch.sequences.push_back({batch.size(), size, position, table});
         for (int64_t i = 0; i < size; ++i) batch.tokens.push_back(random_token());
-        const bool last = position + size == count;
+        const bool last = position + size == end;
         if (last || chunk == 1) batch.logit_rows.push_back(static_cast<int32_t>(batch.size() - 1));
       }
       const Tensor logits = model_.forward(batch, cache_);
@@ -88,18 +89,20 @@ namespace {
 
 void check(const Model& model, int64_t prompt, const LatencyOptions& options) {
   LOWBIT_CHECK(options.repetitions > 0, "repetitions must be positive, not ", options.repetitions);
-  LOWBIT_CHECK(std::min(prompt, options.decode_tokens) > 0 &&
-                   std::max(prompt, options.decode_tokens) <= model.context(),
-               "prompt of ", prompt, ", decode of ", options.decode_tokens,
-               " tokens; expected 1 to the model's context of ", model.context());
+  const int64_t decoded = options.depth + options.decode_tokens;
+  LOWBIT_CHECK(std::min(prompt, options.decode_tokens) > 0 && options.depth >= 0 &&
+                   std::max(prompt, decoded) <= model.context(),
+               "prompt of ", prompt, ", decode of ", options.decode_tokens, " tokens behind ",
+               options.depth, "; expected 1 to the model's context of ", model.context());
 }
 
-// Of runs over `count` tokens of each sequence, `total` in all; the first is not counted.
-Rate measure_rate(Runner& runner, int64_t count, int64_t total, int64_t chunk, int repetitions,
-                  Progress& progress, int64_t& done) {
+// Of runs over `count` tokens of each sequence behind `first`, `total` in all; the first run is not
+// counted.
+Rate measure_rate(Runner& runner, int64_t first, int64_t count, int64_t total, int64_t chunk,
+                  int repetitions, Progress& progress, int64_t& done) {
   std::vector<double> rates;
   for (int i = 0; i <= repetitions; ++i) {
-    const double seconds = runner.run(count, chunk);
+    const double seconds = runner.run(first, count, chunk);
     if (i > 0) rates.push_back(static_cast<double>(total) / seconds);
     progress.update(++done);
   }
@@ -110,7 +113,7 @@ Rate measure_rate(Runner& runner, int64_t count, int64_t total, int64_t chunk, i
 
 std::vector<LatencyRow> measure_latency(Model& model, const LatencyOptions& options) {
   LOWBIT_CHECK(!options.prompt_tokens.empty(), "no prompt length is given");
-  int64_t longest = options.decode_tokens;
+  int64_t longest = options.depth + options.decode_tokens;
   for (const int64_t tokens : options.prompt_tokens) longest = std::max(longest, tokens);
   for (const int64_t tokens : options.prompt_tokens) check(model, tokens, options);
 
@@ -118,20 +121,29 @@ std::vector<LatencyRow> measure_latency(Model& model, const LatencyOptions& opti
   const auto rows = static_cast<int64_t>(options.prompt_tokens.size());
   Progress progress("measuring", (rows + 1) * (options.repetitions + 1), "runs");
   int64_t done = 0;
-  const auto measure = [&](int64_t tokens, int64_t chunk) {
-    return measure_rate(runner, tokens, tokens, chunk, options.repetitions, progress, done);
+  const auto measure = [&](int64_t first, int64_t tokens, int64_t chunk) {
+    return measure_rate(runner, first, tokens, tokens, chunk, options.repetitions, progress, done);
   };
 
-  const Rate decode = measure(options.decode_tokens, 1);
+  if (options.depth > 0) runner.run(0, options.depth, model.max_batch());
+  const Rate decode = measure(options.depth, options.decode_tokens, 1);
   std::vector<LatencyRow> table;
   for (const int64_t tokens : options.prompt_tokens) {
     LatencyRow row;
     row.prompt_tokens = tokens;
     row.decode_tokens = options.decode_tokens;
+    row.depth = options.depth;
     row.repetitions = options.repetitions;
-    row.prefill_tok_s = measure(tokens, model.max_batch());
+    row.prefill_tok_s = measure(0, tokens, model.max_batch());
     row.decode_tok_s = decode;
     row.weight_gb_s = static_cast<double>(model.weight_bytes()) * decode.median / 1e9;
+    const double context =
+        static_cast<double>(options.depth) + static_cast<double>(options.decode_tokens + 1) / 2;
+    row.read_gb_s =
+        row.weight_gb_s +
+        context *
+            static_cast<double>(model.config().kv_bytes_per_token(size_of(options.kv_dtype))) *
+            decode.median / 1e9;
     row.peak_memory_mib = peak_memory_mib();
     table.push_back(row);
   }
@@ -148,9 +160,9 @@ std::vector<BatchedRow> measure_batched(Model& model, const LatencyOptions& opti
     LOWBIT_CHECK(sequences > 0 && sequences <= model.max_batch(), sequences,
                  " sequences; expected 1 to the ", model.max_batch(), " tokens of a batch");
     Runner runner(model, sequences, options.decode_tokens, options);
-    table.push_back(
-        {sequences, measure_rate(runner, options.decode_tokens, sequences * options.decode_tokens,
-                                 1, options.repetitions, progress, done)});
+    table.push_back({sequences, measure_rate(runner, 0, options.decode_tokens,
+                                             sequences * options.decode_tokens, 1,
+                                             options.repetitions, progress, done)});
   }
   return table;
 }

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <map>
 
 #include "lowbit/base/check.h"
 #include "lowbit/bench/noise.h"
@@ -159,6 +160,10 @@ constexpr NamedFormat kFormats[] = {
     {"iq4_nl", {{Code::kIq4Nl, 4, 1, 32, Zero::kNone}}},
     {"awq", {int_scheme(4, 128, Zero::kInt)}},
     {"gptq", {int_scheme(4, 128)}},
+    {"w4a16_g128", {int_scheme(4, 128)}},
+    {"w4a16_g64", {int_scheme(4, 64)}},
+    {"w4a16_g32", {int_scheme(4, 32)}},
+    {"w8a16_g128", {int_scheme(8, 128)}},
     {"w2_g64", {int_scheme(2, 64, Zero::kInt)}},
     {"w3_g64", {int_scheme(3, 64, Zero::kInt)}},
     {"w4_g64", {int_scheme(4, 64)}},
@@ -172,8 +177,8 @@ constexpr NamedFormat kFormats[] = {
     {"mxfp4", {table_scheme(Code::kE2M1, 32, ScaleForm::kE8M0)}},
     {"nvfp4", {table_scheme(Code::kE2M1, 16, ScaleForm::kE4M3)}},
     {"mxfp8", {fp8_scheme(1, 32, ScaleForm::kE8M0)}},
-    {"fp8", {fp8_scheme(128, 128)}},
-    {"fp8_row", {fp8_scheme(1, 0)}},
+    {"fp8", {fp8_scheme(1, 0)}},
+    {"fp8_block", {fp8_scheme(128, 128)}},
     {"bf16", {dense_scheme(Code::kBF16)}},
     {"f16", {dense_scheme(Code::kF16)}},
     {"f32", {dense_scheme(Code::kF32)}},
@@ -206,7 +211,9 @@ struct ModelShape {
 
 constexpr ModelShape kShapes[] = {
     {"llama-3.1-8b", 128256, 4096, 14336, 32, 32, 8, false},
+    {"llama-3.1-70b", 128256, 8192, 28672, 80, 64, 8, false},
     {"llama-3.2-1b", 128256, 2048, 8192, 16, 32, 8, true},
+    {"llama-3.2-3b", 128256, 3072, 8192, 28, 24, 8, true},
     {"smollm2-135m", 49152, 576, 1536, 30, 9, 3, true},
 };
 
@@ -248,7 +255,10 @@ class RandomModel : public Checkpoint {
   LinearWeight load_linear(const std::string& module, int64_t rows, int64_t cols) const override {
     const bool in_block = module.rfind("model.layers.", 0) == 0;
     const WeightFormat& format = in_block ? options_.format : options_.head;
-    return {module, random_weight(format, rows, cols, hash(module) + options_.seed), {}};
+    const std::string key = concat(in_block, " ", rows, " x ", cols);
+    const auto [found, fresh] = made_.try_emplace(key);
+    if (fresh) found->second = random_weight(format, rows, cols, hash(key) + options_.seed);
+    return {module, found->second, {}};
   }
   std::vector<float> load_vector(const std::string&, int64_t size) const override {
     return std::vector<float>(static_cast<size_t>(size), 1.f);
@@ -261,6 +271,7 @@ class RandomModel : public Checkpoint {
   Json config_, nothing_;
   bool tied_;
   std::vector<TensorInfo> tensors_;  // there is no file to list
+  mutable std::map<std::string, QTensor> made_;
 };
 
 }  // namespace

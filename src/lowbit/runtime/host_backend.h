@@ -1,4 +1,5 @@
-// HostBackend: what backends in host memory share: tensors, the KV cache, and the checks of a step.
+// HostBackend: what backends share: the checks of a step and threads of the host; and for those in
+// host memory tensors and the KV cache.
 #pragma once
 
 #include <cstdint>
@@ -20,6 +21,7 @@ class HostBackend : public Backend {
   Tensor allocate(int64_t rows, int64_t cols) override;
   KvCache make_kv_cache(const KvCacheSpec& spec) override;
   void copy_to_host(const Tensor& from, std::span<float> to) override;
+  void copy_from_host(std::span<const float> from, Tensor& to) override;
   void begin_step(const StepBatch& batch) override;
   void zero(Tensor& x) override;
   void gather_rows(const Tensor& x, std::span<const int32_t> rows, Tensor& out) override;
@@ -44,6 +46,9 @@ class HostBackend : public Backend {
   }
 
   // Each throws kInvalidArgument naming `op` and the operands.
+  static void check_cache_spec(const KvCacheSpec& spec);
+  void check_blocks(const char* op, const KvCache& cache) const;
+  static void check_gather(const Tensor& x, std::span<const int32_t> rows, const Tensor& out);
   void check_cache(const char* op, const AttentionShape& shape, const KvCache& cache,
                    int64_t layer) const;
   void check_rope(const Tensor& qkv, const AttentionShape& shape, const Tensor& cos,
