@@ -37,8 +37,8 @@ std::string head_format(const LatencyCommand& command) {
 // The model of the command: a file's, or one of random weights (--shape).
 Session open_session(LatencyCommand& command) {
   if (!command.model.empty()) return Session(command.model, command.run);
-  command.random.scheme = scheme_by_name(command.format);
-  command.random.head = scheme_by_name(head_format(command));
+  command.random.format = format_by_name(command.format);
+  command.random.head = format_by_name(head_format(command));
   auto checkpoint = make_random_model(command.random);
   command.model = concat(command.random.shape, " ", command.format);
   return Session(std::move(checkpoint), command.run);
@@ -147,12 +147,12 @@ void add_random_model(CLI::App& sub, LatencyCommand& command, CLI::Option* model
   sub.add_flag("--random-weights", command.random_weights, "Says so; --shape has no others")
       ->needs(shape);
   sub.add_option("--format", command.format, "Format of the random weights (q4_0, q4_1, awq, ...)")
-      ->check(CLI::IsMember(scheme_names()))
+      ->check(CLI::IsMember(format_names()))
       ->needs(shape)
       ->capture_default_str();
   sub.add_option("--head-format", command.head_format,
                  "Format of embedding and head (as --format; w8_g128 for w4a16 and the like)")
-      ->check(CLI::IsMember(scheme_names()))
+      ->check(CLI::IsMember(format_names()))
       ->needs(shape);
   sub.add_option("--layers", command.random.layers, "Layers of it (0: all)")
       ->check(CLI::Range(0, 1000))

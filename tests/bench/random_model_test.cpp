@@ -9,8 +9,8 @@ namespace lowbit {
 namespace {
 
 TEST(RandomModel, EveryNamedSchemeMakesAValidWeightOfSimilarSpread) {
-  for (const std::string& name : scheme_names()) {
-    const QTensor weight = random_weight(scheme_by_name(name), 48, 256, 1);
+  for (const std::string& name : format_names()) {
+    const QTensor weight = random_weight(format_by_name(name), 48, 256, 1);
     validate(weight, name);
     double squares = 0;
     for (const float value : dequantize(weight)) squares += double(value) * value;
@@ -20,7 +20,7 @@ TEST(RandomModel, EveryNamedSchemeMakesAValidWeightOfSimilarSpread) {
 
 TEST(RandomModel, IsAModelOfTheShapeAskedFor) {
   const auto checkpoint = make_random_model(
-      {"smollm2-135m", scheme_by_name("q4_0"), scheme_by_name("q8_0"), /*layers=*/1});
+      {"smollm2-135m", format_by_name("q4_0"), format_by_name("q8_0"), /*layers=*/1});
   const auto backend = make_backend("cpu");
   Model model(*checkpoint, *backend, {.context = 64, .max_batch = 8, .progress = false});
   EXPECT_EQ(model.config().hidden_size, 576);
@@ -39,8 +39,8 @@ TEST(RandomModel, IsAModelOfTheShapeAskedFor) {
 
 TEST(RandomModel, NamesWhatThereIs) {
   EXPECT_THROW(make_random_model({"llama-9b", {}, {}}), Error);
-  EXPECT_THROW(scheme_by_name("q4_9"), Error);
-  const auto checkpoint = make_random_model({"llama-3.1-8b", scheme_by_name("f16"), {}});
+  EXPECT_THROW(format_by_name("q4_9"), Error);
+  const auto checkpoint = make_random_model({"llama-3.1-8b", format_by_name("f16"), {}});
   EXPECT_THROW(checkpoint->tokenizer(), Error);
   EXPECT_TRUE(checkpoint->contains("lm_head.weight"));
 }

@@ -168,7 +168,7 @@ struct EmulatedTiles {
   static void release() { cols_ = 0; }
   static void load_weights(const uint8_t* panel) { weights_.assign(panel, panel + cols_ * 16); }
   template <bool kSigned>
-  static void multiply(int, const int8_t* x, int64_t stride, int32_t* products) {
+  static void multiply(const int8_t* x, int64_t stride, int32_t* products) {
     for (int token = 0; token < 16; ++token) {
       for (int row = 0; row < 16; ++row) {
         int32_t sum = 0;

@@ -80,86 +80,122 @@ float as_form(ScaleForm form, float scale, float global) {
 
 }  // namespace
 
-QTensor random_weight(const QuantScheme& request, int64_t rows, int64_t cols, uint64_t seed) {
-  LOWBIT_CHECK(request.scale_form != ScaleForm::kNested, "random weights have no nested scales");
+namespace {
+
+// Pairs of bits 00 become 01: with a zero point of 2, what stood for -2 stands for -1.
+void make_ternary(std::vector<uint8_t>& codes) {
+  for (uint8_t& byte : codes) {
+    const int some = byte | byte >> 1;
+    byte = static_cast<uint8_t>(byte | (~some & 0x55));
+  }
+}
+
+// Scales and offsets as K-quants have them.
+void make_multiples(QTensor& weight) {
+  const int64_t size = 256 / weight.scheme.group_size;
+  Noise noise(static_cast<uint64_t>(weight.rows));
+  const auto rounded = [](float value) { return f16_to_f32(f32_to_f16(value)); };
+  float scale = 0, offset = 0;
+  for (size_t i = 0; i < weight.scales.size(); ++i) {
+    const bool first = i % static_cast<size_t>(size) == 0;
+    const auto multiple = static_cast<float>(20 + noise.next() % 43);
+    if (first) scale = rounded(weight.scales[i] / 40);
+    weight.scales[i] = scale * multiple;
+    if (weight.scheme.zero != Zero::kOffset) continue;
+    if (first) offset = rounded(weight.offsets[i] / 40);
+    weight.offsets[i] = offset * multiple;
+  }
+}
+
+}  // namespace
+
+QTensor random_weight(const WeightFormat& format, int64_t rows, int64_t cols, uint64_t seed) {
+  LOWBIT_CHECK(format.scheme.scale_form != ScaleForm::kNested,
+               "random weights have no nested scales");
   Noise noise(seed);
   QTensor weight;
-  weight.scheme = for_shape(request, rows, cols);
+  weight.scheme = for_shape(format.scheme, rows, cols);
   const QuantScheme& scheme = weight.scheme;
   weight.rows = rows;
   weight.cols = cols;
   const auto bytes = static_cast<size_t>(rows * weight.row_bytes());
-  weight.codes = Bytes::own(random_codes(scheme, bytes, noise));
+  std::vector<uint8_t> codes = random_codes(scheme, bytes, noise);
+  if (format.values == WeightFormat::Values::kTernary) make_ternary(codes);
+  weight.codes = Bytes::own(std::move(codes));
   if (scheme.dense()) return weight;
   const float unit = 0.02f / spread_of(scheme);
   if (scheme.scale_form == ScaleForm::kE4M3) weight.global_scale = 64.f / unit;
   const int64_t entries = weight.scale_rows() * weight.groups();
   weight.scales.reserve(static_cast<size_t>(entries));
+  const float middle = static_cast<float>(1 << scheme.bits) * 0.5f;
   for (int64_t i = 0; i < entries; ++i) {
     const float scale =
         as_form(scheme.scale_form, unit * (0.5f + noise.uniform()), weight.global_scale);
     weight.scales.push_back(scale);
-    const float middle = static_cast<float>(1 << scheme.bits) * 0.5f;
     if (scheme.zero == Zero::kInt) weight.zeros.push_back(static_cast<uint8_t>(middle));
     if (scheme.zero == Zero::kOffset) {
       weight.offsets.push_back(f16_to_f32(f32_to_f16(-scale * middle)));
     }
   }
+  if (format.values == WeightFormat::Values::kMultiples && cols % 256 == 0) make_multiples(weight);
   return weight;
 }
 
 namespace {
 
-struct NamedScheme {
+struct NamedFormat {
   const char* name;
-  QuantScheme scheme;
+  WeightFormat format;
 };
 
-constexpr NamedScheme kSchemes[] = {
-    {"q4_0", int_scheme(4, 32)},
-    {"q4_1", int_scheme(4, 32, Zero::kOffset)},
-    {"q5_0", int_scheme(5, 32)},
-    {"q8_0", int_scheme(8, 32)},
-    {"q6_k", int_scheme(6, 16)},
-    {"iq4_nl", {Code::kIq4Nl, 4, 1, 32, Zero::kNone}},
-    {"awq", int_scheme(4, 128, Zero::kInt)},
-    {"gptq", int_scheme(4, 128)},
-    {"w4a16_g128", int_scheme(4, 128)},
-    {"w4a16_g64", int_scheme(4, 64)},
-    {"w4a16_g32", int_scheme(4, 32)},
-    {"w8a16_g128", int_scheme(8, 128)},
-    {"w2_g64", int_scheme(2, 64, Zero::kInt)},
-    {"w3_g64", int_scheme(3, 64, Zero::kInt)},
-    {"w4_g64", int_scheme(4, 64)},
-    {"w4_g128", int_scheme(4, 128)},
-    {"w4_row", int_scheme(4, 0)},
-    {"w8_g128", int_scheme(8, 128)},
-    {"w8_row", int_scheme(8, 0)},
-    {"ternary", int_scheme(2, 0)},
-    {"nf4", table_scheme(Code::kNf4, 64)},
-    {"fp4", table_scheme(Code::kFp4, 64)},
-    {"mxfp4", table_scheme(Code::kE2M1, 32, ScaleForm::kE8M0)},
-    {"nvfp4", table_scheme(Code::kE2M1, 16, ScaleForm::kE4M3)},
-    {"mxfp8", fp8_scheme(1, 32, ScaleForm::kE8M0)},
-    {"fp8", fp8_scheme(1, 0)},
-    {"fp8_block", fp8_scheme(128, 128)},
-    {"bf16", dense_scheme(Code::kBF16)},
-    {"f16", dense_scheme(Code::kF16)},
-    {"f32", dense_scheme(Code::kF32)},
+using Values = WeightFormat::Values;
+
+constexpr NamedFormat kFormats[] = {
+    {"q4_0", {int_scheme(4, 32)}},
+    {"q4_1", {int_scheme(4, 32, Zero::kOffset)}},
+    {"q5_0", {int_scheme(5, 32)}},
+    {"q8_0", {int_scheme(8, 32)}},
+    {"q4_k", {int_scheme(4, 32, Zero::kOffset), Values::kMultiples}},
+    {"q6_k", {int_scheme(6, 16), Values::kMultiples}},
+    {"iq4_nl", {{Code::kIq4Nl, 4, 1, 32, Zero::kNone}}},
+    {"awq", {int_scheme(4, 128, Zero::kInt)}},
+    {"gptq", {int_scheme(4, 128)}},
+    {"w4a16_g128", {int_scheme(4, 128)}},
+    {"w4a16_g64", {int_scheme(4, 64)}},
+    {"w4a16_g32", {int_scheme(4, 32)}},
+    {"w8a16_g128", {int_scheme(8, 128)}},
+    {"w2_g64", {int_scheme(2, 64, Zero::kInt)}},
+    {"w3_g64", {int_scheme(3, 64, Zero::kInt)}},
+    {"w4_g64", {int_scheme(4, 64)}},
+    {"w4_g128", {int_scheme(4, 128)}},
+    {"w4_row", {int_scheme(4, 0)}},
+    {"w8_g128", {int_scheme(8, 128)}},
+    {"w8_row", {int_scheme(8, 0)}},
+    {"ternary", {int_scheme(2, 0), Values::kTernary}},
+    {"nf4", {table_scheme(Code::kNf4, 64)}},
+    {"fp4", {table_scheme(Code::kFp4, 64)}},
+    {"mxfp4", {table_scheme(Code::kE2M1, 32, ScaleForm::kE8M0)}},
+    {"nvfp4", {table_scheme(Code::kE2M1, 16, ScaleForm::kE4M3)}},
+    {"mxfp8", {fp8_scheme(1, 32, ScaleForm::kE8M0)}},
+    {"fp8", {fp8_scheme(1, 0)}},
+    {"fp8_block", {fp8_scheme(128, 128)}},
+    {"bf16", {dense_scheme(Code::kBF16)}},
+    {"f16", {dense_scheme(Code::kF16)}},
+    {"f32", {dense_scheme(Code::kF32)}},
 };
 
 }  // namespace
 
-std::vector<std::string> scheme_names() {
+std::vector<std::string> format_names() {
   std::vector<std::string> names;
-  for (const NamedScheme& row : kSchemes) names.emplace_back(row.name);
+  for (const NamedFormat& row : kFormats) names.emplace_back(row.name);
   return names;
 }
 
-QuantScheme scheme_by_name(const std::string& name) {
+WeightFormat format_by_name(const std::string& name) {
   std::string names;
-  for (const NamedScheme& row : kSchemes) {
-    if (name == row.name) return row.scheme;
+  for (const NamedFormat& row : kFormats) {
+    if (name == row.name) return row.format;
     names += concat(names.empty() ? "" : ", ", row.name);
   }
   fail(ErrorKind::kInvalidArgument, "no format is called \"", name, "\"; there are ", names);
@@ -201,7 +237,7 @@ class RandomModel : public Checkpoint {
   RandomModel(const ModelShape& shape, const RandomModelOptions& options)
       : options_(options),
         path_(concat("random ", shape.name)),
-        format_(name_of(options.scheme)),
+        format_(name_of(options.format.scheme)),
         config_(config_of(shape, options.layers)),
         tied_(shape.tied) {}
 
@@ -218,10 +254,10 @@ class RandomModel : public Checkpoint {
   }
   LinearWeight load_linear(const std::string& module, int64_t rows, int64_t cols) const override {
     const bool in_block = module.rfind("model.layers.", 0) == 0;
-    const QuantScheme& scheme = in_block ? options_.scheme : options_.head;
+    const WeightFormat& format = in_block ? options_.format : options_.head;
     const std::string key = concat(in_block, " ", rows, " x ", cols);
     const auto [found, fresh] = made_.try_emplace(key);
-    if (fresh) found->second = random_weight(scheme, rows, cols, hash(key) + options_.seed);
+    if (fresh) found->second = random_weight(format, rows, cols, hash(key) + options_.seed);
     return {module, found->second, {}};
   }
   std::vector<float> load_vector(const std::string&, int64_t size) const override {

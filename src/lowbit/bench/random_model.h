@@ -12,10 +12,21 @@
 
 namespace lowbit {
 
+// A scheme, and what of it a format uses.
+struct WeightFormat {
+  enum class Values {
+    kAny,
+    kTernary,    // of the integers only -1, 0 and 1
+    kMultiples,  // scales and offsets are integers times a half for every 256 columns (K-quants)
+  };
+  QuantScheme scheme;
+  Values values = Values::kAny;
+};
+
 struct RandomModelOptions {
   std::string shape = "llama-3.2-1b";  // one of random_model_shapes()
-  QuantScheme scheme;                  // of the linears in the blocks
-  QuantScheme head;                    // of the embedding and the head
+  WeightFormat format;                 // of the linears in the blocks
+  WeightFormat head;                   // of the embedding and the head
   int64_t layers = 0;                  // 0: as many as the shape has
   uint64_t seed = 1;
 };
@@ -27,14 +38,13 @@ std::unique_ptr<Checkpoint> make_random_model(const RandomModelOptions& options)
 // "llama-3.1-8b", "llama-3.2-1b", "smollm2-135m"
 std::vector<std::string> random_model_shapes();
 
-// Scheme by the name of a format: ggml's ("q4_0", "q4_k"), Hugging Face's ("awq", "nf4", "mxfp4"),
-// or one's own ("w4_g128", "w3_g64_zero", "ternary", "bf16"). Throws kInvalidArgument listing the
-// names there are.
-QuantScheme scheme_by_name(const std::string& name);
-std::vector<std::string> scheme_names();
+// By name: ggml's ("q4_0", "q4_k"), Hugging Face's ("awq", "nf4", "mxfp4"), or a scheme's own
+// ("w4_g128", "ternary", "bf16"). Throws kInvalidArgument listing the names there are.
+WeightFormat format_by_name(const std::string& name);
+std::vector<std::string> format_names();
 
 // Random codes and scales; values have a standard deviation of about 0.02. Not for
 // ScaleForm::kNested.
-QTensor random_weight(const QuantScheme& scheme, int64_t rows, int64_t cols, uint64_t seed);
+QTensor random_weight(const WeightFormat& format, int64_t rows, int64_t cols, uint64_t seed);
 
 }  // namespace lowbit

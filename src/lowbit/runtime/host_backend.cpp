@@ -17,7 +17,7 @@ Tensor HostBackend::upload(std::span<const float> values) {
 Tensor HostBackend::allocate(int64_t rows, int64_t cols) {
   LOWBIT_CHECK(rows >= 0 && cols >= 0 && rows <= limits::kContext && cols <= limits::kVocabSize * 4,
                "activations of ", rows, " x ", cols, " are not possible");
-  return allocate_host(rows, cols);
+  return allocate_host(rows, cols, DType::kF32, Pages::kHuge);
 }
 
 void HostBackend::check_cache_spec(const KvCacheSpec& spec) {

@@ -1,11 +1,6 @@
 #include "lowbit/runtime/cpu/arena.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
-#include <cstdlib>
-
-#include "lowbit/base/check.h"
 
 namespace lowbit::cpu {
 
@@ -25,16 +20,12 @@ Tensor WeightArena::allocate(int64_t bytes) {
   const int64_t needed = round_up(std::max<int64_t>(bytes, 1), kAlignment);
   if (used_ + needed > size_) {
     size_ = std::max(kChunk, round_up(needed, kHugePage));
-    void* memory = std::aligned_alloc(kHugePage, static_cast<size_t>(size_));
-    LOWBIT_CHECK_KIND(memory != nullptr, ErrorKind::kOutOfMemory, "out of memory: ", size_ >> 20,
-                      " MiB for weights");
-    madvise(memory, static_cast<size_t>(size_), MADV_HUGEPAGE);  // a wish: small pages work too
-    chunk_ = std::shared_ptr<uint8_t>(static_cast<uint8_t*>(memory), std::free);
+    chunk_ = allocate_host(1, size_, DType::kU8, Pages::kHuge);
     used_ = 0;
   }
   Tensor tensor;
-  tensor.storage = chunk_;
-  tensor.data = chunk_.get() + used_;
+  tensor.storage = chunk_.storage;
+  tensor.data = chunk_.as<uint8_t>() + used_;
   tensor.rows = 1;
   tensor.cols = bytes;
   tensor.dtype = DType::kU8;

@@ -4,7 +4,6 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 
 #include "lowbit/tensor/tensor.h"
 
@@ -17,7 +16,7 @@ class WeightArena {
   Tensor allocate(int64_t bytes);
 
  private:
-  std::shared_ptr<uint8_t> chunk_;
+  Tensor chunk_;
   int64_t used_ = 0;
   int64_t size_ = 0;
 };

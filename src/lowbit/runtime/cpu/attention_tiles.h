@@ -267,7 +267,7 @@ void attend(const AttentionTask& task) {
     if (block < last_position / kKeys) prefetch(task, task.keys, block + 1, used_of(block + 1));
     load_values<V>(task, block, used, scratch);
     int64_t row = 0;
-    for (; row + 6 <= rows; row += 6) attend_rows<V, 6, 2>(task, scratch, row, block);
+    for (; row + 6 <= rows; row += 6) attend_rows<V, 6, V::kWide>(task, scratch, row, block);
     for (; row + 3 <= rows; row += 3) attend_rows<V, 3, 4>(task, scratch, row, block);
     for (; row < rows; ++row) attend_rows<V, 1, 4>(task, scratch, row, block);
   }

@@ -8,6 +8,7 @@ namespace {
 
 struct Avx2 {
   static constexpr int64_t kLanes = 8;
+  static constexpr int kWide = 2;  // registers beside each other for 6 rows: 12 sums of 16
   using Float = __m256;
 
   static inline Float float_zero() { return _mm256_setzero_ps(); }

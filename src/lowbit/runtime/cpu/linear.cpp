@@ -16,7 +16,8 @@ constexpr int64_t kSerialWork = 1 << 14;  // multiply-adds not worth waking a th
 
 // Memory for an input in the form a kernel wants.
 float* reserve(LinearEnvironment& environment, int64_t bytes) {
-  if (environment.buffer.bytes() < bytes) environment.buffer = allocate_host(1, bytes, DType::kU8);
+  if (environment.buffer.bytes() < bytes)
+    environment.buffer = allocate_host(1, bytes, DType::kU8, Pages::kHuge);
   return environment.buffer.as<float>();
 }
 

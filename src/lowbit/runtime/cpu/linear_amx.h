@@ -4,9 +4,9 @@
 //
 // A tile of activations (16 tokens x one group's columns of a block) is loaded as it lies in
 // memory. Weights of 16 rows are unpacked to bytes, a slab of columns at a time, into a panel that
-// stays in L1 and serves all tokens of the pass. The int32 products of a block are exact, and the
-// fp32 operations that follow are those of linear_vnni.h in the same order, so both give the same
-// bits.
+// stays in L1 and serves all tokens of the pass; the sums of 16 tokens stay in registers for the
+// slab. The int32 products of a block are exact, and the fp32 operations that follow are those of
+// linear_vnni.h in the same order, so both give the same bits.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,7 @@ namespace lowbit::cpu {
 namespace {
 
 constexpr int kTileTokens = 16;
-constexpr int kMostTokens = 64;       // of one pass: 4 tiles of products
+constexpr int kMostTokens = 64;       // of one pass
 constexpr int64_t kSlabBlocks = 32;   // 16 KiB of weights as bytes
 constexpr int64_t kBlockBytes = 512;  // of the panel: 16 rows x 32 columns
 
@@ -31,37 +31,47 @@ struct Work {
   int count;  // of tokens, a multiple of 16
 };
 
-// One group of one block: adds to y_sums[count][16].
+// Blocks [first, last) for 16 tokens from `token` on: adds to y_sums[16][16]. panel: of the slab,
+// which starts at block `first`.
 template <typename V, typename Tiles, typename Codes, bool kShift, int kParts>
-inline void add_part(const Work& work, int64_t cell, int64_t group, const uint8_t* panel,
-                     float* y_sums) {
+inline void add_slab(const Work& work, int64_t token, int64_t first, int64_t last,
+                     const uint8_t* panel, float* y_sums) {
   constexpr int kCols = kBlockCols / kParts;
+  const PackedMatrix& w = work.w;
   const QuantizedInput& x = work.x;
   const int64_t stride = x.blocks * kBlockCols, cells = x.blocks * kParts;
-  const int64_t step_groups = work.tile_step * work.w.groups, block = cell / kParts;
-  alignas(64) int32_t products[kMostTokens / kTileTokens][kTileTokens * 16];
-  Tiles::load_weights(panel);
-  for (int i = 0; i < work.count / kTileTokens; ++i) {
-    const int8_t* codes = x.codes + (work.token + i * kTileTokens) * stride + cell * kCols;
-    Tiles::template multiply<Codes::kSigned>(i, codes, stride, products[i]);
+  const int64_t step_groups = work.tile_step * w.groups;
+  alignas(64) int32_t products[kTileTokens * 16];
+  typename V::Float sums[kTileTokens];
+#pragma GCC unroll 16
+  for (int t = 0; t < kTileTokens; ++t) sums[t] = V::load_floats(y_sums + t * 16);
+  for (int64_t cell = first * kParts; cell < last * kParts; ++cell) {
+    const int64_t block = cell / kParts;
+    Tiles::load_weights(panel + (cell - first * kParts) * (kBlockBytes / kParts));
+    Tiles::template multiply<Codes::kSigned>(x.codes + token * stride + cell * kCols, stride,
+                                             products);
+    const int64_t group = work.tile * w.groups + (kParts == 2 ? cell : block / w.group_blocks);
+    const auto scale = load_scale<V, Codes>(w, group, step_groups);
+    auto shift = V::float_zero();
+    if constexpr (kShift) shift = load_shift<V>(w, scale, group, step_groups);
+    const float* scales = x.scales + token * x.blocks + block;
+    const float* x_sums = x.sums + token * cells + cell;
+#pragma GCC unroll 16
+    for (int t = 0; t < kTileTokens; ++t) {
+      const auto scaled = V::multiply(V::to_float(V::load_ints(products + t * 16)),
+                                      V::broadcast(scales + t * x.blocks));
+      sums[t] = V::multiply_add(scaled, scale, sums[t]);
+      if constexpr (kShift) {
+        sums[t] = V::multiply_add(shift, V::broadcast(x_sums + t * cells), sums[t]);
+      }
+    }
   }
-  const auto scale = load_scale<V, Codes>(work.w, group, step_groups);
-  auto shift = V::float_zero();
-  if constexpr (kShift) shift = load_shift<V>(work.w, scale, group, step_groups);
-  const float* scales = x.scales + work.token * x.blocks + block;
-  const float* sums = x.sums + work.token * cells + cell;
-  for (int t = 0; t < work.count; ++t) {
-    const auto product = V::load_ints(products[t / kTileTokens] + t % kTileTokens * 16);
-    const auto scaled = V::multiply(V::to_float(product), V::broadcast(scales + t * x.blocks));
-    auto sum = V::multiply_add(scaled, scale, V::load_floats(y_sums + t * 16));
-    if constexpr (kShift) sum = V::multiply_add(shift, V::broadcast(sums + t * cells), sum);
-    V::store_floats(y_sums + t * 16, sum);
-  }
+#pragma GCC unroll 16
+  for (int t = 0; t < kTileTokens; ++t) V::store_floats(y_sums + t * 16, sums[t]);
 }
 
 template <typename V, typename Tiles, typename Codes, bool kShift, int kParts>
 void amx_tiles(const Work& work, float* y, int64_t y_stride) {
-  constexpr int64_t kPartBytes = kBlockBytes / kParts;
   const PackedMatrix& w = work.w;
   constexpr int64_t kBytes = vnni_block_bytes(Codes::kStorage);
   const int64_t tile_bytes = w.blocks * kBytes;
@@ -80,13 +90,9 @@ void amx_tiles(const Work& work, float* y, int64_t y_stride) {
     }
     // g++ does not see that tile loads read memory.
     __asm__ volatile("" : : "r"(panel) : "memory");
-    for (int64_t block = first; block < last; ++block) {
-      for (int part = 0; part < kParts; ++part) {
-        const int64_t group = kParts == 2 ? block * 2 + part : block / w.group_blocks;
-        add_part<V, Tiles, Codes, kShift, kParts>(
-            work, block * kParts + part, work.tile * w.groups + group,
-            panel + (block - first) * kBlockBytes + part * kPartBytes, y_sums);
-      }
+    for (int i = 0; i < work.count; i += kTileTokens) {
+      add_slab<V, Tiles, Codes, kShift, kParts>(work, work.token + i, first, last, panel,
+                                                y_sums + i * 16);
     }
   }
   for (int t = 0; t < work.count; ++t) {
