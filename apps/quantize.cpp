@@ -86,6 +86,19 @@ void add_calibration_options(CLI::App& sub, QuantizeOptions& options) {
   sub.add_flag("!--no-duo-scaling", awq.duo_scaling, "awq: scales from activations alone")
       ->group(group);
   sub.add_flag("!--no-clip", awq.clip, "awq: leave the groups' ranges as they are")->group(group);
+  AutoRoundOptions& autoround = options.method_options.autoround;
+  sub.add_option("--iters", autoround.iterations, "autoround: steps of gradient descent per block")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
+      ->capture_default_str()
+      ->group(group);
+  sub.add_option("--batch-size", autoround.batch_size,
+                 "autoround: windows of one step (default: as many as have 2048 tokens)")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
+      ->group(group);
+  sub.add_option("--lr", autoround.learning_rate,
+                 "autoround: first step of every rounding offset (default: 1 / iterations)")
+      ->check(CLI::Range(1e-6, 1.0))
+      ->group(group);
 }
 
 void execute(const QuantizeCommand& command) {

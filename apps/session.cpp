@@ -7,6 +7,8 @@
 
 #include "lowbit/base/check.h"
 #include "lowbit/base/limits.h"
+#include "lowbit/base/trace.h"
+#include "lowbit/base/utf8.h"
 
 namespace lowbit::app {
 
@@ -41,6 +43,18 @@ Session::Session(const std::string& model, const RunOptions& options) {
   checkpoint_ = open_checkpoint(model);
   spec_ = checkpoint_->tokenizer();
   tokenizer_ = std::make_unique<Tokenizer>(spec_);
+  load(options);
+  load_seconds_ = now_seconds() - start;
+}
+
+Session::Session(std::unique_ptr<Checkpoint> checkpoint, const RunOptions& options)
+    : checkpoint_(std::move(checkpoint)) {
+  const double start = now_seconds();
+  load(options);
+  load_seconds_ = now_seconds() - start;
+}
+
+void Session::load(const RunOptions& options) {
   BackendOptions backend_options;
   backend_options.threads = options.threads;
   if (options.activations == "f32") backend_options.activations = Activations::kF32;
@@ -50,7 +64,25 @@ Session::Session(const std::string& model, const RunOptions& options) {
   model_options.context = options.context;
   model_options.max_batch = options.batch;
   model_ = std::make_unique<Model>(*checkpoint_, *backend_, model_options);
-  load_seconds_ = now_seconds() - start;
+}
+
+TraceFile::TraceFile(const std::string& path) {
+  if (path.empty()) return;
+  file_ = std::make_unique<FileWriter>(path);
+  trace::start();
+}
+
+void TraceFile::write() {
+  if (!file_) return;
+  file_->write(trace::finish());
+  file_->close();
+}
+
+void add_trace_option(CLI::App& command, std::string& path) {
+  command
+      .add_option("--trace", path,
+                  "Write what every thread did when to this file, for ui.perfetto.dev")
+      ->type_name("FILE");
 }
 
 void SamplingOptions::add_to(CLI::App& command) {

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "lowbit/base/file.h"
 #include "lowbit/base/text_file.h"
 #include "lowbit/checkpoint/checkpoint.h"
 #include "lowbit/engine/sampler.h"
@@ -30,6 +31,8 @@ struct RunOptions {
 class Session {
  public:
   Session(const std::string& model, const RunOptions& options);
+  // Without a tokenizer, for measurements.
+  Session(std::unique_ptr<Checkpoint> checkpoint, const RunOptions& options);
 
   const Checkpoint& checkpoint() const { return *checkpoint_; }
   const TokenizerSpec& tokenizer_spec() const { return spec_; }
@@ -39,6 +42,8 @@ class Session {
   double load_seconds() const { return load_seconds_; }
 
  private:
+  void load(const RunOptions& options);
+
   std::unique_ptr<Checkpoint> checkpoint_;
   TokenizerSpec spec_;
   std::unique_ptr<Tokenizer> tokenizer_;
@@ -46,6 +51,17 @@ class Session {
   std::unique_ptr<Model> model_;
   double load_seconds_ = 0;
 };
+
+// Records what every thread does from construction to write(), if a path is given.
+class TraceFile {
+ public:
+  explicit TraceFile(const std::string& path);
+  void write();
+
+ private:
+  std::unique_ptr<FileWriter> file_;
+};
+void add_trace_option(CLI::App& command, std::string& path);
 
 // Sampling options with llama.cpp's names and defaults; seed -1 draws one from the system.
 struct SamplingOptions {

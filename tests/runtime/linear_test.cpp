@@ -1,11 +1,14 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <numeric>
 #include <optional>
 
 #include "lowbit/base/check.h"
 #include "lowbit/runtime/backend.h"
 #include "lowbit/runtime/cpu/isa.h"
+#include "lowbit/runtime/cpu/pack_groups.h"
+#include "lowbit/tensor/dtype.h"
 #include "support/random.h"
 #include "support/weights.h"
 
@@ -48,6 +51,15 @@ std::vector<QuantScheme> all_schemes() {
       }
     }
   }
+  for (const Code code : {Code::kNf4, Code::kFp4, Code::kE2M1}) {
+    for (const int64_t group : {int64_t{16}, int64_t{64}}) {
+      schemes.push_back(table_scheme(code, group));
+    }
+  }
+  schemes.push_back(table_scheme(Code::kE2M1, 32, ScaleForm::kE8M0));
+  schemes.push_back(fp8_scheme(1, 32, ScaleForm::kE8M0));
+  schemes.push_back(fp8_scheme(1, kRow));
+  schemes.push_back(fp8_scheme(8, 128));
   schemes.push_back({Code::kIq4Nl, 4, 1, 32, Zero::kNone});
   schemes.push_back({Code::kIq4Nl, 4, 1, 16, Zero::kNone});
   schemes.push_back(int_scheme(4, 24));                    // a group that no low-bit kernel has
@@ -197,7 +209,73 @@ TEST(Linear, KeepsFourBitWeightsCompact) {
   EXPECT_EQ(bits(int_scheme(4, 32, Zero::kOffset)), 5.0);  // Q4_1
   EXPECT_EQ(bits(int_scheme(4, 32)), 4.5);                 // Q4_0
   EXPECT_EQ(bits(int_scheme(8, 32)), 8.5);                 // Q8_0
+  EXPECT_EQ(bits(int_scheme(2, 64)), 2.25);
+  EXPECT_EQ(bits(int_scheme(3, 64)), 3.25);
+  EXPECT_EQ(bits(int_scheme(5, 32)), 5.5);
+  EXPECT_EQ(bits(int_scheme(6, 64)), 6.25);
+  EXPECT_EQ(bits(table_scheme(Code::kNf4, 64)), 4.25);
+  EXPECT_EQ(bits(fp8_scheme(1, 64)), 8.25);
   EXPECT_EQ(bits(dense_scheme(Code::kF16)), 16.0);
+}
+
+// As K-quants store them: integers times a half for every 256 columns.
+QTensor k_quant(int bits, int64_t group, Zero zero, int most) {
+  QTensor weight = random_weight(int_scheme(bits, group, zero), 24, 512, 5);
+  test::Random random(11);
+  const auto supers = static_cast<size_t>(256 / group);
+  float scale = 0, offset = 0;
+  for (size_t i = 0; i < weight.scales.size(); ++i) {
+    if (i % supers == 0) {
+      scale = f16_to_f32(f32_to_f16(0.001f + 0.001f * float(random.uniform())));
+      offset = f16_to_f32(f32_to_f16(0.001f * float(random.uniform())));
+    }
+    const auto multiple = static_cast<float>(random.below(most));
+    weight.scales[i] = scale * (zero == Zero::kNone ? multiple - float(most / 2) : multiple);
+    if (zero == Zero::kOffset) weight.offsets[i] = -(offset * float(random.below(most)));
+  }
+  return weight;
+}
+
+TEST(Linear, KeepsTheScalesOfKQuantsInEightBits) {
+  const auto ref = make_backend("ref");
+  for (const QTensor& weight :
+       {k_quant(4, 32, Zero::kOffset, 64), k_quant(5, 32, Zero::kOffset, 64),
+        k_quant(6, 16, Zero::kNone, 256), k_quant(2, 16, Zero::kOffset, 16)}) {
+    const std::vector<float> x = gaussian(5 * 512, 9);
+    const auto expected = multiply(*ref, *ref->make_linear({{"w", weight, {}}}), x, 5);
+    for (const Candidate& candidate : candidates()) {
+      const auto linear = candidate.backend->make_linear({{"w", weight, {}}});
+      const int arrays = weight.scheme.zero == Zero::kOffset ? 2 : 1;
+      const double group_bits = arrays * (8.0 / double(weight.scheme.group_size) + 32.0 / 256);
+      EXPECT_EQ(double(linear->bytes()) * 8 / (24 * 512), weight.scheme.bits + group_bits);
+      EXPECT_LT(relative_error(multiply(*candidate.backend, *linear, x, 5), expected),
+                candidate.bound)
+          << linear->kernel();
+    }
+    Tensor out = make_backend("cpu")->allocate(24, 512);
+    std::vector<int32_t> ids(24);
+    std::iota(ids.begin(), ids.end(), 0);
+    make_backend("cpu")->make_linear({{"w", weight, {}}})->embed(ids, out);
+    const std::vector<float> dense = dequantize(weight);
+    EXPECT_TRUE(std::equal(dense.begin(), dense.end(), out.row(0)));
+  }
+}
+
+TEST(Linear, FindsWhatScalesAreMultiplesOf) {
+  float factor;
+  int8_t multiples[4];
+  const auto found = [&](std::vector<float> values) {
+    return cpu::find_common_factor(values, factor, multiples);
+  };
+  ASSERT_TRUE(found({0, 0, 0, 0}));
+  EXPECT_EQ(factor, 0);
+  ASSERT_TRUE(found({0.375f * 128, 0.375f * -127, 0.375f, 0}));  // +128 is no int8
+  EXPECT_EQ(factor, -0.375f);
+  EXPECT_EQ(multiples[0], -128);
+  EXPECT_EQ(multiples[1], 127);
+  EXPECT_FALSE(found({0.375f * 128, 0.375f * -128, 0.375f, 0}));
+  EXPECT_FALSE(found({1.f, 0x1p-20f, 0, 0}));
+  EXPECT_FALSE(found({1.f, 1e-38f, 1e38f, 0}));
 }
 
 TEST(Linear, AForcedLayoutIsTheOneThatRuns) {

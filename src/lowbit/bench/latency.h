@@ -1,5 +1,5 @@
 // Speed of one sequence: prefill of a prompt, and decode from an empty context, as llama-bench
-// measures pp N and tg N.
+// measures pp N and tg N. And of several that decode together.
 #pragma once
 
 #include <cstdint>
@@ -13,6 +13,8 @@ struct LatencyOptions {
   std::vector<int64_t> prompt_tokens = {512};  // a row for each
   int64_t decode_tokens = 128;
   int repetitions = 5;
+  std::vector<int64_t> sequences =
+      {};             // numbers of sequences that decode side by side: a row for each
   uint64_t seed = 0;  // of the random tokens
   DType kv_dtype = DType::kF16;
 };
@@ -38,6 +40,15 @@ struct LatencyRow {
 // Each measurement follows one run that is not counted. Throws kInvalidArgument if a count is not
 // positive or exceeds the model's context.
 std::vector<LatencyRow> measure_latency(Model& model, const LatencyOptions& options);
+
+// Decode of several sequences in one batch, from empty contexts.
+struct BatchedRow {
+  int64_t sequences = 0;
+  Rate tok_s;  // of all sequences together
+};
+
+// A row for each of options.sequences, measured and checked as measure_latency does.
+std::vector<BatchedRow> measure_batched(Model& model, const LatencyOptions& options);
 
 // Highest resident size of this process so far.
 double peak_memory_mib();

@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "lowbit/base/check.h"
+#include "lowbit/checkpoint/checksums.h"
 #include "lowbit/checkpoint/formats.h"
 #include "lowbit/quantize/fault.h"
 #include "lowbit/quantize/hf_config.h"
@@ -84,6 +85,8 @@ class HfOutput final : public Output {
     copy_tokenizer(job_.checkpoint, result);
     fault_point("model card");
     write_file_atomic(result / "README.md", model_card(job_, job_.options.format));
+    fault_point("checksums");
+    write_checksums(result);
   }
 
  private:

@@ -23,7 +23,7 @@ struct AwqOptions {
 
 struct AutoRoundOptions {
   int64_t iterations = 200;
-  int64_t batch_size = 8;    // samples of one step
+  int64_t batch_size = 0;    // samples of one step; 0: as many as have 2048 tokens
   double learning_rate = 0;  // 0: 1 / iterations
 };
 

@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include "lowbit/base/check.h"
+#include "lowbit/quantize/autoround.h"
 #include "lowbit/quantize/awq.h"
 #include "lowbit/quantize/block_codes.h"
 #include "lowbit/quantize/float_codes.h"
@@ -75,6 +76,12 @@ Json describe_awq(const MethodOptions& options) {
           {"clip", options.awq.clip}};
 }
 
+Json describe_autoround(const MethodOptions& options) {
+  return {{"iterations", options.autoround.iterations},
+          {"batch_size", options.autoround.batch_size},
+          {"learning_rate", options.autoround.learning_rate}};
+}
+
 constexpr ScaleForm kPlain = ScaleForm::kFloat, kNested = ScaleForm::kNested;
 
 constexpr QuantizeMethod kMethods[] = {
@@ -87,6 +94,9 @@ constexpr QuantizeMethod kMethods[] = {
      make<Rtn>, integers, make_block<Gptq, &MethodOptions::gptq>, describe_gptq, gptq_reorders},
     {"awq", "scales up what large activations meet, clips ranges (needs --calibration)", make<Rtn>,
      integers, make_block<Awq, &MethodOptions::awq>, describe_awq},
+    {"autoround", "learns roundings and ranges by gradient descent (needs --calibration)",
+     make_searching_rtn, integers, make_block<AutoRound, &MethodOptions::autoround>,
+     describe_autoround},
     {"nf4", "bitsandbytes' NormalFloat in blocks of 64", make<BlockCodes>,
      fixed<blocks_of_64<Code::kNf4, kPlain>>},
     {"nf4-double", "nf4 with its scales in 8 bits", make<BlockCodes>,

@@ -34,11 +34,13 @@ class HostBackend : public Backend {
   const std::vector<SequenceSpan>& sequences() const { return *sequences_; }
 
   // Calls body(first, last) for chunks of [0, count), in parallel if there are at least two chunks.
+  // label: see ThreadPool.
   template <typename Body>
-  void for_tokens(int64_t count, int64_t chunk, const Body& body) {
-    pool_->parallel_for((count + chunk - 1) / chunk, [&](int64_t index, int) {
-      body(index * chunk, std::min(count, (index + 1) * chunk));
-    });
+  void for_tokens(const char* label, int64_t count, int64_t chunk, const Body& body) {
+    pool_->parallel_for(
+        (count + chunk - 1) / chunk,
+        [&](int64_t index, int) { body(index * chunk, std::min(count, (index + 1) * chunk)); },
+        label);
   }
 
   // Each throws kInvalidArgument naming `op` and the operands.
