@@ -126,7 +126,8 @@ def main():
               for i in folded}
     result["awq.input_norm"] = w["input_norm"] / s1
     result["awq.post_norm"] = w["post_norm"] / s3
-    save_file({**stored, **{k: v.astype(np.float32) for k, v in result.items()}}, out)
+    result = {key: value.astype(np.float32) for key, value in result.items()}
+    save_file({k: np.ascontiguousarray(v) for k, v in {**stored, **result}.items()}, out)
 
 
 if __name__ == "__main__":

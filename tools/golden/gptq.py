@@ -80,7 +80,7 @@ def main():
                 key = f"w{bits}.{'sym' if symmetric else 'asym'}.{name}"
                 tensors[key] = result[3].astype(np.float32)
                 print(f"{key}: nearest tie {result[4]:.1e}")
-    save_file(tensors, out)
+    save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, out)
 
 
 if __name__ == "__main__":

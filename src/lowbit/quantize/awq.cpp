@@ -146,7 +146,7 @@ class Search {
     round_members(kMlpInput, scales);
     double loss = 0;
     for (const AwqTokens& tokens : inputs_.mlp) {
-      trace_.batch = {1, tokens.count};
+      trace_.batch = {tokens.count, 1};  // each on its own
       trace_.residual = tokens.residual;
       output_.resize(tokens.output.size());
       trial_.mlp(trace_, output_);

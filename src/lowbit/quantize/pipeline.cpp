@@ -77,7 +77,9 @@ QuantizeOptions resolve(QuantizeOptions options) {
   return options;
 }
 
-int64_t elements(const PlanUnit& unit) {
+// Where blocks are calibrated, the rest takes no time to speak of.
+int64_t work_of(const PlanUnit& unit, bool calibrated) {
+  if (calibrated && !unit.is_block) return 0;
   int64_t total = 0;
   for (const PlanItem& item : unit.items) total += item.rows * item.cols;
   return total;
@@ -110,7 +112,7 @@ std::vector<PartFile> write_units(const Plan& plan, const Checkpoint& checkpoint
                                   WorkFolder& work, CalibratedBlocks* calibrated) {
   int64_t total = 0, done = 0;
   for (const PlanUnit& unit : plan.units) {
-    if (work.find(unit.name) == nullptr) total += elements(unit);
+    if (work.find(unit.name) == nullptr) total += work_of(unit, calibrated != nullptr);
   }
   constexpr int64_t kMillion = 1'000'000;
   Progress progress("quantizing", total / kMillion, "M weights");
@@ -122,15 +124,16 @@ std::vector<PartFile> write_units(const Plan& plan, const Checkpoint& checkpoint
     const fs::path path = work.part_path(unit.name);
     const bool by_data = calibrated != nullptr && unit.is_block;
     if (work.find(unit.name) == nullptr) {
+      const int64_t weights = work_of(unit, calibrated != nullptr);
       const auto report = [&](double share, const std::string& note) {
-        const double now = static_cast<double>(done) + share * static_cast<double>(elements(unit));
+        const double now = static_cast<double>(done) + share * static_cast<double>(weights);
         progress.update(static_cast<int64_t>(now) / kMillion,
                         note.empty() ? unit.name : concat(unit.name, ", ", note));
       };
       report(0, "");
       work.commit(by_data ? calibrated->write(unit, block, report)
                           : write_unit(unit, checkpoint, output, path));
-      done += elements(unit);
+      done += weights;
     }
     if (by_data && i < last) calibrated->advance(unit, block);
     block += unit.is_block;
