@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "lowbit/base/check.h"
 #include "lowbit/quantize/quantizer.h"
@@ -30,11 +31,12 @@ float stored_scale(float scale) {
 
 float clamped(float x, float low, float high) { return std::min(std::max(x, low), high); }
 
-// The weighted squared error of a symmetric group.
-float error_of(const float* w, const float* importance, int64_t size, float scale, float half) {
+// The weighted squared error of a group on a grid.
+float error_of(const float* w, const float* importance, int64_t size, float scale, float low,
+               float high) {
   const float inverse = 1.f / scale;
   return sum_of(size, [&](int64_t k) {
-    const float step = clamped(round_to_even(w[k] * inverse), -half, half - 1);
+    const float step = clamped(round_to_even(w[k] * inverse), low, high);
     const float difference = step * scale - w[k];
     return importance[k] * difference * difference;
   });
@@ -51,10 +53,10 @@ float best_scale(const float* w, const float* importance, int64_t size, int bits
   constexpr int kSteps = 50;
   const float step = (bits == 2 ? 0.45f : 0.75f) * half / kSteps;
   float best = stored_scale(-extreme / half);
-  float least = error_of(w, importance, size, best, half);
+  float least = error_of(w, importance, size, best, -half, half - 1);
   for (int i = -kSteps; i <= kSteps; ++i) {
     const float scale = stored_scale(-extreme / (half - step * static_cast<float>(i)));
-    const float error = error_of(w, importance, size, scale, half);
+    const float error = error_of(w, importance, size, scale, -half, half - 1);
     if (error < least) {
       least = error;
       best = scale;
@@ -109,10 +111,28 @@ void LearnedRounding::start_row(int64_t row, std::span<const float> importance) 
       first_[at] = std::min(0.f, *std::min_element(w, w + size_));
       second_[at] = std::max(0.f, *std::max_element(w, w + size_));
       range = (second_[at] - first_[at]) / static_cast<float>((1 << scheme_.bits) - 1);
+      shrink_range(w, importance.data() + g * size_, at);
     }
     LOWBIT_CHECK(range <= kLargestScale, linear_.name, ": row ", row, " needs a scale of ", range,
                  ", which fp16 cannot hold; keep this module in 16 bits with --skip");
   }
+}
+
+// Both ends together, down to half.
+void LearnedRounding::shrink_range(const float* w, const float* importance, int64_t group) {
+  constexpr int kSteps = 40;
+  float best = 1.f, least = std::numeric_limits<float>::infinity();
+  for (int i = 0; i <= kSteps; ++i) {
+    const float factor = 1.f - 0.5f * static_cast<float>(i) / kSteps;
+    stretch_[group] = shrink_high_[group] = factor;
+    const Grid g = grid(group);
+    const float error = error_of(w, importance, size_, g.scale, g.low, g.high);
+    if (error < least) {
+      least = error;
+      best = factor;
+    }
+  }
+  stretch_[group] = shrink_high_[group] = best;
 }
 
 LearnedRounding::Grid LearnedRounding::grid(int64_t group) const {

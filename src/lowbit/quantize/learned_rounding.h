@@ -24,11 +24,11 @@ namespace lowbit {
 
 class LearnedRounding {
  public:
-  // The symmetric first scale is the one of least squared error, columns weighted by `importance`
-  // ([cols], such as their mean squared input), among about 100 and both signs. The linear and the
-  // pool must outlive this. Throws kInvalidArgument naming the linear if the scheme is not of
-  // integers with a group that divides the columns, a weight is not finite, or fp16 cannot hold a
-  // scale.
+  // Ranges start where the squared error is least, columns weighted by `importance` ([cols], such
+  // as their mean squared input): among about 100 symmetric scales, or both ends shrunk together by
+  // up to a half. The linear and the pool must outlive this. Throws kInvalidArgument naming the
+  // linear if the scheme is not of integers with a group that divides the columns, a weight is not
+  // finite, or fp16 cannot hold a scale.
   LearnedRounding(const BlockWeights::Linear& linear, const QuantScheme& scheme,
                   std::span<const float> importance, ThreadPool& pool);
 
@@ -46,6 +46,7 @@ class LearnedRounding {
   int64_t group_at(int64_t row, int64_t group) const { return row * groups_ + group; }
   void check() const;
   void start_row(int64_t row, std::span<const float> importance);
+  void shrink_range(const float* w, const float* importance, int64_t group);
   Grid grid(int64_t group) const;
   void descend_group(int64_t group, const float* gradient, float rate);
   template <typename Work>

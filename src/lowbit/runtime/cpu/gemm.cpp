@@ -11,8 +11,8 @@ namespace lowbit::cpu {
 namespace {
 
 constexpr int64_t kDepth = 256;         // k of one slice: a panel of b stays in the first cache
-constexpr int64_t kBlockRows = 112;     // of a per task, rounded to tiles: stays in the second
-constexpr int64_t kBlockColumns = 768;  // of b per task
+constexpr int64_t kMostRows = 112;      // of a per task: stays in the second cache
+constexpr int64_t kBlockColumns = 768;  // of b per task; half of it for more than 4 threads
 constexpr int64_t kAlignment = 16;      // floats
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -129,25 +129,37 @@ void Gemm::multiply_block(MatrixView a, int64_t rows, int64_t k, int64_t first_p
   }
 }
 
+// Blocks of a and b for tasks that keep all threads busy to the end. No result depends on them.
+Gemm::Blocks Gemm::blocks_for(int64_t m, int64_t n) const {
+  const int64_t threads = pool_ == nullptr ? 1 : pool_->size();
+  const int64_t columns = threads > 4 ? kBlockColumns / 2 : kBlockColumns;
+  Blocks blocks;
+  blocks.panels = columns / kernel_.columns;
+  const int64_t wanted = ceil_div(4 * threads, ceil_div(n, columns));
+  const int64_t tiles = ceil_div(ceil_div(m, wanted), kernel_.rows);
+  const int64_t most = ceil_div(kMostRows, kernel_.rows);
+  blocks.rows = std::clamp<int64_t>(tiles, 2, most) * kernel_.rows;
+  return blocks;
+}
+
 void Gemm::multiply(int64_t m, int64_t n, int64_t k, MatrixView a, MatrixView b, float* c,
                     int64_t c_stride, bool accumulate) {
   if (k == 0 && !accumulate) {
     for (int64_t i = 0; i < m; ++i) std::fill_n(c + i * c_stride, n, 0.f);
   }
   const int64_t panels = ceil_div(n, kernel_.columns);
-  const int64_t block_rows = ceil_div(kBlockRows, kernel_.rows) * kernel_.rows;
-  const int64_t block_panels = kBlockColumns / kernel_.columns;
-  const int64_t row_blocks = ceil_div(m, block_rows);
-  const int64_t column_blocks = ceil_div(panels, block_panels);
+  const Blocks block = blocks_for(m, n);
+  const int64_t row_blocks = ceil_div(m, block.rows);
+  const int64_t column_blocks = ceil_div(panels, block.panels);
   for (int64_t start = 0; start < k; start += kDepth) {
     const int64_t depth = std::min(kDepth, k - start);
     pack_b({b.data + start * b.row_stride, b.row_stride, b.column_stride}, depth, n);
     run(row_blocks * column_blocks, [&](int64_t task, int thread) {
-      const int64_t row = task / column_blocks * block_rows;
-      const int64_t panel = task % column_blocks * block_panels;
-      const float* block = a.data + row * a.row_stride + start * a.column_stride;
-      multiply_block({block, a.row_stride, a.column_stride}, std::min(block_rows, m - row), depth,
-                     panel, std::min(block_panels, panels - panel), n, c + row * c_stride, c_stride,
+      const int64_t row = task / column_blocks * block.rows;
+      const int64_t panel = task % column_blocks * block.panels;
+      const float* from = a.data + row * a.row_stride + start * a.column_stride;
+      multiply_block({from, a.row_stride, a.column_stride}, std::min(block.rows, m - row), depth,
+                     panel, std::min(block.panels, panels - panel), n, c + row * c_stride, c_stride,
                      accumulate || start > 0, thread);
     });
   }

@@ -37,6 +37,11 @@ class Gemm {
   const char* isa() const { return kernel_.isa; }
 
  private:
+  struct Blocks {
+    int64_t rows = 0;    // of a
+    int64_t panels = 0;  // of b
+  };
+  Blocks blocks_for(int64_t m, int64_t n) const;
   void pack_b(MatrixView b, int64_t k, int64_t n);
   void multiply_block(MatrixView a, int64_t rows, int64_t k, int64_t first_panel, int64_t panels,
                       int64_t n, float* c, int64_t c_stride, bool accumulate, int thread);
