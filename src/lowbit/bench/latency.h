@@ -14,8 +14,8 @@ struct LatencyOptions {
   int64_t decode_tokens = 128;
   int64_t depth = 0;  // tokens before the first that is decoded
   int repetitions = 5;
-  std::vector<int64_t> sequences;  // that decode side by side: a row for each number
-  uint64_t seed = 0;               // of the random tokens
+  std::vector<int64_t> sequences = {};  // that decode side by side: a row for each number
+  uint64_t seed = 0;                    // of the random tokens
   DType kv_dtype = DType::kF16;
 };
 
