@@ -19,6 +19,7 @@ ALLOWED = {
     "server": ["engine", "grammar"],
     "eval": ["model"],
     "quantize": ["model"],
+    "verify": ["model"],
     "report": ["base"],
     "bench": ["engine", "report"],
 }

@@ -3,10 +3,11 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <cstring>
 
 #include "lowbit/base/check.h"
-#include "lowbit/tensor/dtype.h"
+#include "lowbit/bench/noise.h"
+#include "lowbit/bench/random_model.h"
+#include "lowbit/bench/rsr.h"
 
 namespace lowbit {
 
@@ -15,10 +16,11 @@ namespace {
 struct BenchCase {
   const char* model;
   LinearShape shape;
-  QuantScheme scheme;
+  std::string format;  // a name for people
+  WeightFormat weight;
 
   std::string name() const {
-    return concat(model, *model == 0 ? "" : " ", shape.name, " ", name_of(scheme));
+    return concat(model, *model == 0 ? "" : " ", shape.name, " ", format);
   }
 };
 
@@ -40,79 +42,19 @@ std::vector<BenchCase> all_cases() {
         {"o_proj", 4096, 4096},
         {"gate_up_proj", 28672, 4096},
         {"down_proj", 4096, 14336}}}};
-  const std::vector<QuantScheme> schemes = {
-      int_scheme(4, 32),                 // Q4_0
-      int_scheme(4, 32, Zero::kOffset),  // Q4_1
-      int_scheme(4, 64),
-      int_scheme(4, 128, Zero::kInt),  // GPTQ, AWQ
-      int_scheme(8, 32),               // Q8_0
-      int_scheme(6, 16),               // Q6_K
-      {Code::kIq4Nl, 4, 1, 32, Zero::kNone},
-      dense_scheme(Code::kF16),
-      dense_scheme(Code::kBF16),
-  };
   std::vector<BenchCase> cases;
   for (const auto& [model, shapes] : models) {
     for (const LinearShape& shape : shapes) {
-      for (const QuantScheme& scheme : schemes) {
-        if (scheme.group_size == 128 && shape.cols % 128 != 0) continue;
-        cases.push_back({model, shape, scheme});
+      for (const std::string& name : format_names()) {
+        if (name.find("a16") != std::string::npos) continue;  // others under a second name
+        const WeightFormat format = format_by_name(name);
+        const bool k_quant = format.values == WeightFormat::Values::kMultiples;
+        const int64_t group = k_quant ? 256 : std::max<int64_t>(1, format.scheme.group_size);
+        if (shape.cols % group == 0) cases.push_back({model, shape, name, format});
       }
     }
   }
   return cases;
-}
-
-// Marsaglia's xorshift64*: fast, and good enough for weights that are only timed.
-class Noise {
- public:
-  explicit Noise(uint64_t seed) : state_(seed * 2 + 1) {}
-  uint64_t next() {
-    state_ ^= state_ >> 12;
-    state_ ^= state_ << 25;
-    state_ ^= state_ >> 27;
-    return state_ * 2685821657736338717u;
-  }
-  float uniform() { return static_cast<float>(next() >> 40) * 0x1p-24f; }  // [0, 1)
-
- private:
-  uint64_t state_;
-};
-
-QTensor random_weight(const BenchCase& bench) {
-  Noise noise(static_cast<uint64_t>(bench.shape.rows * 31 + bench.shape.cols));
-  QTensor weight;
-  weight.scheme = bench.scheme;
-  weight.rows = bench.shape.rows;
-  weight.cols = bench.shape.cols;
-  std::vector<uint8_t> codes(static_cast<size_t>(weight.rows * weight.row_bytes()));
-  if (bench.scheme.dense()) {
-    for (size_t at = 0; at + 2 <= codes.size(); at += 2) {
-      const float value = (noise.uniform() - 0.5f) * 0.1f;
-      const uint16_t half =
-          bench.scheme.code == Code::kF16 ? f32_to_f16(value) : f32_to_bf16(value);
-      std::memcpy(codes.data() + at, &half, 2);
-    }
-  } else {
-    for (size_t at = 0; at + 8 <= codes.size(); at += 8) {
-      const uint64_t word = noise.next();
-      std::memcpy(codes.data() + at, &word, 8);
-    }
-    const float range =
-        bench.scheme.code == Code::kIq4Nl ? 127.f : static_cast<float>(1 << bench.scheme.bits);
-    for (int64_t i = 0; i < weight.rows * weight.groups(); ++i) {
-      const float scale = f16_to_f32(f32_to_f16((0.5f + noise.uniform()) * 0.1f / range));
-      weight.scales.push_back(scale);
-      if (bench.scheme.zero == Zero::kInt) {
-        weight.zeros.push_back(static_cast<uint8_t>(noise.next() >> (64 - bench.scheme.bits)));
-      }
-      if (bench.scheme.zero == Zero::kOffset) {
-        weight.offsets.push_back(f16_to_f32(f32_to_f16(-scale * range * 0.5f)));
-      }
-    }
-  }
-  weight.codes = Bytes::own(std::move(codes));
-  return weight;
 }
 
 // The same layer so often that its copies together fit no cache.
@@ -152,48 +94,95 @@ double error_of(const QTensor& weight, const Tensor& x, const Tensor& y) {
   return std::sqrt(difference / norm);
 }
 
-std::vector<double> time_of(ColdLinear& linear, const Tensor& x, Tensor& y, double seconds) {
+std::vector<double> time_of(const std::function<void()>& once, double seconds) {
   using Clock = std::chrono::steady_clock;
   const auto since = [](Clock::time_point start) {
     return std::chrono::duration<double>(Clock::now() - start).count();
   };
-  linear.next().forward(x, y);
+  once();
   std::vector<double> times;
   const Clock::time_point start = Clock::now();
   do {
     const Clock::time_point one = Clock::now();
-    linear.next().forward(x, y);
+    once();
     times.push_back(since(one));
   } while (since(start) < seconds || times.size() < 5);
   std::sort(times.begin(), times.end());
   return times;
 }
 
+Tensor random_input(Backend& backend, int64_t tokens, int64_t cols, Noise& noise) {
+  Tensor x = backend.allocate(tokens, cols);
+  for (int64_t i = 0; i < x.size(); ++i) {
+    x.as<float>()[i] = noise.uniform() + noise.uniform() + noise.uniform() - 1.5f;
+  }
+  return x;
+}
+
+// As roofline's reading of DRAM, which is at least four L3s where those are small.
+int64_t cold_bytes(const Machine& machine) {
+  return machine.reads.empty() ? int64_t{64} << 20 : machine.reads[0].bytes / 4;
+}
+
+void finish_row(KernelRow& row, const std::vector<double>& times, const Machine& machine) {
+  row.seconds = times[times.size() / 2];
+  row.fastest = times[0];
+  const double operations = row.gop_s() * row.seconds;
+  const double floor =
+      std::max(operations / peak_of(machine, row.kernel), row.weight_bytes / 1e9 / machine.dram());
+  row.share = floor / row.seconds;
+}
+
+// RSR beside the kernel for ternary weights, for one token.
+void measure_rsr(Backend& backend, const Machine& machine, const BenchCase& bench,
+                 const QTensor& weight, double seconds,
+                 const std::function<void(const KernelRow&)>& done) {
+  constexpr int kRows = 4;  // the fastest on most shapes
+  ThreadPool pool(backend.threads());
+  std::vector<RsrMatrix> copies(1, RsrMatrix(weight, kRows));
+  while (copies[0].bytes() * static_cast<int64_t>(copies.size()) < cold_bytes(machine)) {
+    copies.push_back(copies[0]);
+  }
+  Noise noise(7);
+  const Tensor x = random_input(backend, 1, weight.cols, noise);
+  Tensor y = backend.allocate(1, weight.rows);
+  size_t next = 0;
+  const std::vector<double> times =
+      time_of([&] { copies[next++ % copies.size()].multiply(x.as<float>(), y.as<float>(), pool); },
+              seconds);
+  KernelRow row{bench.name(),
+                concat("rsr_k", kRows),
+                weight.rows,
+                weight.cols,
+                1,
+                static_cast<double>(copies[0].bytes())};
+  finish_row(row, times, machine);
+  row.error = error_of(weight, x, y);
+  done(row);
+}
+
 void measure_case(Backend& backend, const Machine& machine, const BenchCase& bench,
                   const KernelBenchOptions& options,
                   const std::function<void(const KernelRow&)>& done) {
-  const QTensor weight = random_weight(bench);
-  // As roofline's reading of DRAM, which is at least four L3s where those are small.
-  const int64_t cold = machine.reads.empty() ? int64_t{64} << 20 : machine.reads[0].bytes / 4;
-  ColdLinear linear(backend, weight, cold);
+  const QTensor weight =
+      random_weight(bench.weight, bench.shape.rows, bench.shape.cols,
+                    static_cast<uint64_t>(bench.shape.rows * 31 + bench.shape.cols));
+  ColdLinear linear(backend, weight, cold_bytes(machine));
   Noise noise(7);
   for (const int64_t tokens : options.tokens) {
-    Tensor x = backend.allocate(tokens, weight.cols), y = backend.allocate(tokens, weight.rows);
-    for (int64_t i = 0; i < x.size(); ++i) {
-      x.as<float>()[i] = noise.uniform() + noise.uniform() + noise.uniform() - 1.5f;
-    }
-    const std::vector<double> times = time_of(linear, x, y, options.seconds);
+    const Tensor x = random_input(backend, tokens, weight.cols, noise);
+    Tensor y = backend.allocate(tokens, weight.rows);
+    const std::vector<double> times =
+        time_of([&] { linear.next().forward(x, y); }, options.seconds);
     KernelRow row{bench.name(), linear.first().kernel(),
                   weight.rows,  weight.cols,
                   tokens,       static_cast<double>(linear.first().bytes())};
-    row.seconds = times[times.size() / 2];
-    row.fastest = times[0];
-    const double operations = row.gop_s() * row.seconds;
-    const double floor = std::max(operations / peak_of(machine, row.kernel),
-                                  row.weight_bytes / 1e9 / machine.dram());
-    row.share = floor / row.seconds;
+    finish_row(row, times, machine);
     row.error = error_of(weight, x, y);
     done(row);
+    if (tokens == 1 && bench.weight.values == WeightFormat::Values::kTernary) {
+      measure_rsr(backend, machine, bench, weight, options.seconds, done);
+    }
   }
 }
 
@@ -211,7 +200,7 @@ double peak_of(const Machine& machine, const std::string& kernel) {
 KernelRow measure_layer(Backend& backend, const Machine& machine, const LinearShape& shape,
                         const QuantScheme& scheme, int64_t tokens, double seconds) {
   KernelRow result;
-  measure_case(backend, machine, {"", shape, scheme}, {"", {tokens}, seconds},
+  measure_case(backend, machine, {"", shape, name_of(scheme), {scheme}}, {"", {tokens}, seconds},
                [&](const KernelRow& row) { result = row; });
   return result;
 }

@@ -76,7 +76,7 @@ MachineLimit measure_read(const std::string& name, const Probes& probes, int64_t
                           ThreadPool& pool, const MachineOptions& options) {
   const int64_t window = std::clamp<int64_t>(bytes / 1024 * 1024, 1024, 4 << 20);
   const int64_t windows = std::max<int64_t>(1, bytes / window);
-  const Tensor memory = allocate_host(pool.size(), windows * window, DType::kU8);
+  const Tensor memory = allocate_host(pool.size(), windows * window, DType::kU8, Pages::kHuge);
   uint8_t* data = memory.as<uint8_t>();
   std::memset(data, 1, static_cast<size_t>(memory.bytes()));
   MachineLimit limit{name, memory.bytes(), 0, 0};

@@ -35,7 +35,12 @@ struct Tensor {
   }
 };
 
+// kHuge: 2 MiB pages where the system has them, for memory that is used as a whole; one address
+// translation then covers 512 times as much, but the first touch takes all of a page.
+enum class Pages { kSmall, kHuge };
+
 // 64-byte aligned, uninitialized host memory. Throws kOutOfMemory with the size asked for.
-Tensor allocate_host(int64_t rows, int64_t cols, DType dtype = DType::kF32);
+Tensor allocate_host(int64_t rows, int64_t cols, DType dtype = DType::kF32,
+                     Pages pages = Pages::kSmall);
 
 }  // namespace lowbit

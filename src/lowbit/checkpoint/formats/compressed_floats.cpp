@@ -294,9 +294,19 @@ bool quantized(const TensorSource& source, const std::string& module) {
   return kCompressedTensorsFormat.quantized(source, module);
 }
 
+void describe_order(Json& config) {
+  config["config_groups"]["group_0"]["weights"]["actorder"] = "group";
+}
+
 }  // namespace
 
-const CheckpointFormat kCompressedFormat = {"compressed-tensors", detect,  quantized, read, write,
-                                            write_config,         describe};
+const CheckpointFormat kCompressedFormat = {"compressed-tensors",
+                                            detect,
+                                            quantized,
+                                            read,
+                                            write,
+                                            write_config,
+                                            describe,
+                                            describe_order};
 
 }  // namespace lowbit

@@ -42,19 +42,21 @@ bool runs_avx512(const CpuFeatures& features) {
 }
 bool runs_amx(const CpuFeatures& features) { return runs_avx512(features) && features.amx_int8; }
 
-// AVX2's kernels with another linear_int8.
-Kernels with_linear_int8(const char* isa, decltype(Kernels::linear_int8) linear_int8) {
+// AVX2's kernels but for these.
+Kernels with(const char* isa, decltype(Kernels::linear_int8) linear_int8,
+             decltype(Kernels::attention) attention) {
   Kernels kernels = kAvx2Kernels;
   kernels.isa = isa;
   kernels.linear_int8 = linear_int8;
+  kernels.attention = attention;
   return kernels;
 }
 
 // Best first.
 const std::vector<IsaEntry>& isa_table() {
-  static const Kernels amx = with_linear_int8("amx", amx::linear_int8);
-  static const Kernels avx512 = with_linear_int8("avx512", avx512::linear_int8);
-  static const Kernels avxvnni = with_linear_int8("avxvnni", avxvnni::linear_int8);
+  static const Kernels amx = with("amx", amx::linear_int8, avx512::attention);
+  static const Kernels avx512 = with("avx512", avx512::linear_int8, avx512::attention);
+  static const Kernels avxvnni = with("avxvnni", avxvnni::linear_int8, kAvx2Kernels.attention);
   static const std::vector<IsaEntry> table = {{&amx, runs_amx},
                                               {&avx512, runs_avx512},
                                               {&avxvnni, runs_avxvnni},
@@ -108,6 +110,16 @@ const Kernels& select_kernels(const std::string& isa) {
                     "--backend ref");
   fail(ErrorKind::kUnsupported, "instruction set \"", isa, "\" (LOWBIT_CPU_ISA) is not available; ",
        "this machine runs: ", available, "; this build has: ", built);
+}
+
+const GemmKernel& select_gemm(const std::string& isa) {
+  static constexpr GemmKernel kPlain = {"plain", 4, 8, plain_gemm_tile};
+  static constexpr GemmKernel kAvx2 = {"avx2", 6, 16, avx2::gemm_tile};
+  static constexpr GemmKernel kAvx512 = {"avx512", 14, 32, avx512::gemm_tile};
+  const CpuFeatures features = detect_features();
+  if (isa.empty() && !runs_avx2(features)) return kPlain;
+  const std::string name = select_kernels(isa).isa;
+  return name == "amx" || name == "avx512" ? kAvx512 : kAvx2;
 }
 
 }  // namespace lowbit::cpu

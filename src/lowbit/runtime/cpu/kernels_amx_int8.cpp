@@ -14,13 +14,13 @@ struct alignas(64) TileConfig {
   uint8_t rows[16] = {};
 };
 
-// Tiles 0 to 3 are products, 4 and 5 activations, 6 weights.
+// Tile 0 holds products, 4 activations, 6 weights.
 struct AmxTiles {
   // `cols` columns are multiplied.
   static inline void configure(int cols) {
     TileConfig config;
     for (int tile = 0; tile < 7; ++tile) {
-      config.row_bytes[tile] = static_cast<uint16_t>(tile == 4 || tile == 5 ? cols : 64);
+      config.row_bytes[tile] = static_cast<uint16_t>(tile == 4 ? cols : 64);
       config.rows[tile] = static_cast<uint8_t>(tile == 6 ? cols / 4 : 16);
     }
     // g++ 12 takes the instruction to read 8 bytes and may store the rest too late.
@@ -31,30 +31,17 @@ struct AmxTiles {
   static inline void release() { _tile_release(); }
   static inline void load_weights(const uint8_t* panel) { _tile_loadd(6, panel, 64); }
 
-  // products = x * w for 16 tokens; tile numbers must be constants.
+  // products = x * w for 16 tokens.
   template <bool kSigned>
-  static inline void multiply(int index, const int8_t* x, int64_t stride, int32_t* products) {
-    switch (index & 3) {
-#define LOWBIT_MULTIPLY_TILE(sum, input) \
-  _tile_loadd(input, x, stride);         \
-  _tile_zero(sum);                       \
-  if constexpr (kSigned) {               \
-    _tile_dpbssd(sum, input, 6);         \
-  } else {                               \
-    _tile_dpbsud(sum, input, 6);         \
-  }                                      \
-  _tile_stored(sum, products, 64);       \
-  break
-      case 0:
-        LOWBIT_MULTIPLY_TILE(0, 4);
-      case 1:
-        LOWBIT_MULTIPLY_TILE(1, 5);
-      case 2:
-        LOWBIT_MULTIPLY_TILE(2, 4);
-      case 3:
-        LOWBIT_MULTIPLY_TILE(3, 5);
-#undef LOWBIT_MULTIPLY_TILE
+  static inline void multiply(const int8_t* x, int64_t stride, int32_t* products) {
+    _tile_loadd(4, x, stride);
+    _tile_zero(0);
+    if constexpr (kSigned) {
+      _tile_dpbssd(0, 4, 6);
+    } else {
+      _tile_dpbsud(0, 4, 6);
     }
+    _tile_stored(0, products, 64);
   }
 };
 

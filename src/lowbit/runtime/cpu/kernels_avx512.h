@@ -9,6 +9,8 @@ namespace avx512 {
 // kernels_avx512_int8.cpp
 void linear_int8(const PackedMatrix& w, const QuantizedInput& x, Range tiles, Range tokens,
                  float* y, int64_t y_stride);
+// kernels_avx512_attention.cpp
+void attention(const AttentionTask& task);
 }  // namespace avx512
 
 namespace avxvnni {

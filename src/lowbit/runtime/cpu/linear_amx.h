@@ -4,9 +4,9 @@
 //
 // A tile of activations (16 tokens x one group's columns of a block) is loaded as it lies in
 // memory. Weights of 16 rows are unpacked to bytes, a slab of columns at a time, into a panel that
-// stays in L1 and serves all tokens of the pass. The int32 products of a block are exact, and the
-// fp32 operations that follow are those of linear_vnni.h in the same order, so both give the same
-// bits.
+// stays in L1 and serves all tokens of the pass; the sums of 16 tokens stay in registers for the
+// slab. The int32 products of a block are exact, and the fp32 operations that follow are those of
+// linear_vnni.h in the same order, so both give the same bits.
 #pragma once
 
 #include <cstdint>
@@ -18,29 +18,9 @@ namespace lowbit::cpu {
 namespace {
 
 constexpr int kTileTokens = 16;
-constexpr int kMostTokens = 64;       // of one pass: 4 tiles of products
+constexpr int kMostTokens = 64;       // of one pass
 constexpr int64_t kSlabBlocks = 32;   // 16 KiB of weights as bytes
 constexpr int64_t kBlockBytes = 512;  // of the panel: 16 rows x 32 columns
-
-// The Codes of linear_vnni.h, with signed weights as they are.
-template <typename V>
-struct AmxU4 : VnniU4<V> {};
-
-template <typename V>
-struct AmxIq4 : VnniIq4<V> {
-  static inline QuadPair<V> load(const uint8_t* codes, int64_t step) {
-    const QuadPair<V> weights = VnniIq4<V>::load(codes, step);
-    const auto flip = V::bytes(-128);
-    return {V::bit_xor(weights.first, flip), V::bit_xor(weights.second, flip)};
-  }
-};
-
-template <typename V>
-struct AmxS8 : VnniS8<V> {
-  static inline QuadPair<V> load(const uint8_t* codes, int64_t step) {
-    return {V::load_codes(codes, step), V::load_codes(codes + 32, step)};
-  }
-};
 
 // 16 rows (two tiles, `tile_step` apart) of some tokens.
 struct Work {
@@ -51,39 +31,50 @@ struct Work {
   int count;  // of tokens, a multiple of 16
 };
 
-// One group of one block: adds to y_sums[count][16].
+// Blocks [first, last) for 16 tokens from `token` on: adds to y_sums[16][16]. panel: of the slab,
+// which starts at block `first`.
 template <typename V, typename Tiles, typename Codes, bool kShift, int kParts>
-inline void add_part(const Work& work, int64_t cell, int64_t group, const uint8_t* panel,
-                     float* y_sums) {
+inline void add_slab(const Work& work, int64_t token, int64_t first, int64_t last,
+                     const uint8_t* panel, float* y_sums) {
   constexpr int kCols = kBlockCols / kParts;
+  const PackedMatrix& w = work.w;
   const QuantizedInput& x = work.x;
   const int64_t stride = x.blocks * kBlockCols, cells = x.blocks * kParts;
-  const int64_t step_groups = work.tile_step * work.w.groups, block = cell / kParts;
-  alignas(64) int32_t products[kMostTokens / kTileTokens][kTileTokens * 16];
-  Tiles::load_weights(panel);
-  for (int i = 0; i < work.count / kTileTokens; ++i) {
-    const int8_t* codes = x.codes + (work.token + i * kTileTokens) * stride + cell * kCols;
-    Tiles::template multiply<Codes::kSigned>(i, codes, stride, products[i]);
+  const int64_t step_groups = work.tile_step * w.groups;
+  alignas(64) int32_t products[kTileTokens * 16];
+  typename V::Float sums[kTileTokens];
+#pragma GCC unroll 16
+  for (int t = 0; t < kTileTokens; ++t) sums[t] = V::load_floats(y_sums + t * 16);
+  for (int64_t cell = first * kParts; cell < last * kParts; ++cell) {
+    const int64_t block = cell / kParts;
+    Tiles::load_weights(panel + (cell - first * kParts) * (kBlockBytes / kParts));
+    Tiles::template multiply<Codes::kSigned>(x.codes + token * stride + cell * kCols, stride,
+                                             products);
+    const int64_t group = work.tile * w.groups + (kParts == 2 ? cell : block / w.group_blocks);
+    const auto scale = load_scale<V, Codes>(w, group, step_groups);
+    auto shift = V::float_zero();
+    if constexpr (kShift) shift = load_shift<V>(w, scale, group, step_groups);
+    const float* scales = x.scales + token * x.blocks + block;
+    const float* x_sums = x.sums + token * cells + cell;
+#pragma GCC unroll 16
+    for (int t = 0; t < kTileTokens; ++t) {
+      const auto scaled = V::multiply(V::to_float(V::load_ints(products + t * 16)),
+                                      V::broadcast(scales + t * x.blocks));
+      sums[t] = V::multiply_add(scaled, scale, sums[t]);
+      if constexpr (kShift) {
+        sums[t] = V::multiply_add(shift, V::broadcast(x_sums + t * cells), sums[t]);
+      }
+    }
   }
-  const auto scale = V::load_rows(work.w.scales, work.w.half_scales, group, step_groups);
-  auto shift = V::float_zero();
-  if constexpr (kShift) shift = load_shift<V>(work.w, scale, group, step_groups);
-  const float* scales = x.scales + work.token * x.blocks + block;
-  const float* sums = x.sums + work.token * cells + cell;
-  for (int t = 0; t < work.count; ++t) {
-    const auto product = V::load_ints(products[t / kTileTokens] + t % kTileTokens * 16);
-    const auto scaled = V::multiply(V::to_float(product), V::broadcast(scales + t * x.blocks));
-    auto sum = V::multiply_add(scaled, scale, V::load_floats(y_sums + t * 16));
-    if constexpr (kShift) sum = V::multiply_add(shift, V::broadcast(sums + t * cells), sum);
-    V::store_floats(y_sums + t * 16, sum);
-  }
+#pragma GCC unroll 16
+  for (int t = 0; t < kTileTokens; ++t) V::store_floats(y_sums + t * 16, sums[t]);
 }
 
 template <typename V, typename Tiles, typename Codes, bool kShift, int kParts>
 void amx_tiles(const Work& work, float* y, int64_t y_stride) {
-  constexpr int64_t kPartBytes = kBlockBytes / kParts;
   const PackedMatrix& w = work.w;
-  const int64_t tile_bytes = w.blocks * 8 * Codes::kQuadBytes;
+  constexpr int64_t kBytes = vnni_block_bytes(Codes::kStorage);
+  const int64_t tile_bytes = w.blocks * kBytes;
   const int64_t step_bytes = work.tile_step * tile_bytes;
   const uint8_t* codes = w.codes + work.tile * tile_bytes;
   alignas(64) float y_sums[kMostTokens * 16] = {};
@@ -91,20 +82,17 @@ void amx_tiles(const Work& work, float* y, int64_t y_stride) {
   for (int64_t first = 0; first < w.blocks; first += kSlabBlocks) {
     const int64_t last = first + kSlabBlocks < w.blocks ? first + kSlabBlocks : w.blocks;
     uint8_t* to = panel;
-    for (int64_t pair = first * 4; pair < last * 4; ++pair, to += 128) {
-      const auto weights = Codes::load(codes + pair * 2 * Codes::kQuadBytes, step_bytes);
-      V::store_ints(to, weights.first);
-      V::store_ints(to + 64, weights.second);
+    for (int64_t block = first; block < last; ++block) {
+#pragma GCC unroll 8
+      for (int quad = 0; quad < 8; ++quad, to += 64) {
+        V::store_ints(to, Codes::load(w, codes + block * kBytes, step_bytes, quad));
+      }
     }
     // g++ does not see that tile loads read memory.
     __asm__ volatile("" : : "r"(panel) : "memory");
-    for (int64_t block = first; block < last; ++block) {
-      for (int part = 0; part < kParts; ++part) {
-        const int64_t group = kParts == 2 ? block * 2 + part : block / w.group_blocks;
-        add_part<V, Tiles, Codes, kShift, kParts>(
-            work, block * kParts + part, work.tile * w.groups + group,
-            panel + (block - first) * kBlockBytes + part * kPartBytes, y_sums);
-      }
+    for (int i = 0; i < work.count; i += kTileTokens) {
+      add_slab<V, Tiles, Codes, kShift, kParts>(work, work.token + i, first, last, panel,
+                                                y_sums + i * 16);
     }
   }
   for (int t = 0; t < work.count; ++t) {
@@ -128,34 +116,20 @@ void amx_product(const PackedMatrix& w, const QuantizedInput& x, Range tiles, Ra
   Tiles::release();
 }
 
-template <typename V, typename Tiles, template <typename> typename Codes>
-void amx_linear_of(const PackedMatrix& w, const QuantizedInput& x, Range tiles, Range tokens,
-                   float* y, int64_t y_stride) {
-  using C = Codes<V>;
-  const bool shift = w.affine != Affine::kNone || w.base != 0;
-  const auto run =
-      w.split_blocks
-          ? (shift ? amx_product<V, Tiles, C, true, 2> : amx_product<V, Tiles, C, false, 2>)
-          : (shift ? amx_product<V, Tiles, C, true, 1> : amx_product<V, Tiles, C, false, 1>);
-  run(w, x, tiles, tokens, y, y_stride);
-}
+template <typename V, typename Tiles>
+struct Amx {
+  template <typename Codes, bool kShift, int kParts>
+  static void run(const PackedMatrix& w, const QuantizedInput& x, Range tiles, Range tokens,
+                  float* y, int64_t y_stride) {
+    amx_product<V, Tiles, Codes, kShift, kParts>(w, x, tiles, tokens, y, y_stride);
+  }
+};
 
 // For a multiple of 16 tokens.
 template <typename V, typename Tiles>
 void amx_linear(const PackedMatrix& w, const QuantizedInput& x, Range tiles, Range tokens, float* y,
                 int64_t y_stride) {
-  switch (w.storage) {
-    case Storage::kU4:
-      return amx_linear_of<V, Tiles, AmxU4>(w, x, tiles, tokens, y, y_stride);
-    case Storage::kIq4:
-      return amx_linear_of<V, Tiles, AmxIq4>(w, x, tiles, tokens, y, y_stride);
-    case Storage::kS8:
-      return amx_linear_of<V, Tiles, AmxS8>(w, x, tiles, tokens, y, y_stride);
-    case Storage::kF32:
-    case Storage::kF16:
-    case Storage::kBF16:
-      __builtin_trap();  // dense weights have no int8 kernel; the caller knows
-  }
+  choose_codes<Amx<V, Tiles>, V>(w)(w, x, tiles, tokens, y, y_stride);
 }
 
 }  // namespace

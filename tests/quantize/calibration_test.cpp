@@ -1,0 +1,259 @@
+// Calibrated methods through the whole pipeline: data in, blocks in order, kill -9 and on.
+#include "lowbit/quantize/calibration.h"
+
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "lowbit/base/check.h"
+#include "lowbit/checkpoint/checkpoint.h"
+#include "lowbit/quantize/fault.h"
+#include "lowbit/quantize/pipeline.h"
+#include "support/random.h"
+#include "support/tiny_folder.h"
+
+namespace lowbit {
+namespace {
+
+int points_seen = 0;
+int points_allowed = 0;
+void count_point(const char*) { ++points_seen; }
+void die_at_point(const char*) {
+  if (++points_seen > points_allowed) kill(getpid(), SIGKILL);
+}
+
+std::string some_text(int64_t words) {
+  test::Random random(7);
+  std::string text;
+  for (int64_t i = 0; i < words; ++i) {
+    for (int64_t letters = 1 + random.below(9); letters > 0; --letters) {
+      text += static_cast<char>('a' + random.below(26));
+    }
+    text += random.below(12) == 0 ? ".\n" : " ";
+  }
+  return text;
+}
+
+class Calibration : public testing::Test {
+ protected:
+  void SetUp() override {
+    Json config = test::tiny_folder_config();
+    config["hidden_size"] = 64;
+    config["intermediate_size"] = 96;
+    config["num_attention_heads"] = 2;
+    test::write_tiny_folder(model(), config);
+    test::write_text(folder_ / "text.txt", some_text(400));
+  }
+  void TearDown() override { fault_hook = nullptr; }
+
+  std::string model() const { return folder_ / "model"; }
+  std::string out() const { return folder_ / "out"; }
+  Tokenizer tokenizer() const { return Tokenizer(open_checkpoint(model())->tokenizer()); }
+
+  QuantizeOptions options(const std::string& method) const {
+    QuantizeOptions options;
+    options.method = method;
+    options.group_size = 32;
+    options.threads = 1;
+    options.commit_seconds = 0;
+    options.calibration = {.path = folder_ / "text.txt", .samples = 3, .seqlen = 32};
+    return options;
+  }
+
+  std::map<std::string, std::string> made(const QuantizeOptions& options) const {
+    fs::remove_all(out());
+    quantize_checkpoint(model(), out(), options);
+    return test::snapshot(out());
+  }
+
+  std::string error_of(const QuantizeOptions& options) const {
+    try {
+      quantize_checkpoint(model(), out(), options);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "";
+  }
+
+  std::string data_error(const std::string& file, const std::string& content) const {
+    test::write_text(folder_ / file, content);
+    try {
+      load_calibration({.path = folder_ / file, .samples = 1, .seqlen = 8}, tokenizer());
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "";
+  }
+
+  void run_killed(int points, const QuantizeOptions& options) {
+    const pid_t child = fork();
+    if (child == 0) {
+      points_seen = 0;
+      points_allowed = points;
+      fault_hook = die_at_point;
+      try {
+        quantize_checkpoint(model(), out(), options);
+      } catch (...) {
+        _exit(2);
+      }
+      _exit(0);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    EXPECT_FALSE(WIFEXITED(status) && WEXITSTATUS(status) == 2) << "failed instead of dying";
+  }
+
+  test::TemporaryFolder folder_;
+};
+
+TEST_F(Calibration, CutsTheFirstWindowsOfATextWithoutSpecialTokens) {
+  const CalibrationData data = load_calibration(options("gptq").calibration, tokenizer());
+  ASSERT_EQ(data.windows.size(), 3u);
+  std::vector<int32_t> joined;
+  for (const auto& window : data.windows) {
+    EXPECT_EQ(window.size(), 32u);
+    joined.insert(joined.end(), window.begin(), window.end());
+  }
+  EXPECT_EQ(tokenizer().decode(joined), some_text(400).substr(0, 96));
+}
+
+TEST_F(Calibration, ReadsLinesAndFolders) {
+  test::write_text(folder_ / "texts/b.jsonl", "{\"text\": \"third\"}\n\n{\"text\": \"fourth\"}\n");
+  test::write_text(folder_ / "texts/a.txt", "first\nsecond");
+  test::write_text(folder_ / "texts/other.bin", "\xff\xff");
+  EXPECT_EQ(calibration_text(folder_ / "texts"), "first\nsecond\n\nthird\n\nfourth");
+  EXPECT_EQ(calibration_text(folder_ / "texts/b.jsonl"), "third\n\nfourth");
+}
+
+TEST_F(Calibration, DrawsTheSameWindowsFromTheSameSeed) {
+  CalibrationOptions chosen = options("gptq").calibration;
+  const std::string first = load_calibration(chosen, tokenizer()).sha256;
+  chosen.seed = 1;
+  const std::string one = load_calibration(chosen, tokenizer()).sha256;
+  EXPECT_EQ(load_calibration(chosen, tokenizer()).sha256, one);
+  EXPECT_NE(one, first);
+  chosen.seed = 2;
+  EXPECT_NE(load_calibration(chosen, tokenizer()).sha256, one);
+}
+
+TEST_F(Calibration, RefusesTextThatWillNotDo) {
+  EXPECT_NE(data_error("empty.txt", " \n ").find("holds no text"), std::string::npos);
+  EXPECT_NE(data_error("bad.txt", "ab\xff").find("UTF-8 (byte 2)"), std::string::npos);
+  EXPECT_NE(data_error("short.txt", "abc").find("3 tokens, which make 0 samples of 8"),
+            std::string::npos);
+  EXPECT_NE(data_error("bad.jsonl", "{\"text\": \"a\"}\n{\"content\": 1}").find("line 2"),
+            std::string::npos);
+  fs::create_directories(folder_ / "none");
+  QuantizeOptions chosen = options("gptq");
+  chosen.calibration.path = folder_ / "none";
+  EXPECT_NE(error_of(chosen).find("without .txt and .jsonl"), std::string::npos);
+  chosen.calibration.path = folder_ / "absent";
+  EXPECT_NE(error_of(chosen).find("does not exist"), std::string::npos);
+  chosen.calibration.path.clear();
+  EXPECT_NE(error_of(chosen).find("--calibration FILE"), std::string::npos);
+  chosen = options("awq");
+  chosen.calibration.seqlen = 65;
+  EXPECT_NE(error_of(chosen).find("made for 64 positions"), std::string::npos);
+  chosen = options("awq");
+  chosen.calibration.samples = 1000;
+  EXPECT_NE(error_of(chosen).find("not 1000"), std::string::npos);
+  chosen = options("gptq");
+  chosen.format = "gguf";
+  EXPECT_NE(error_of(chosen).find("rtn only"), std::string::npos);
+  EXPECT_FALSE(fs::exists(out() + ".partial"));
+}
+
+TEST_F(Calibration, EveryMethodFillsEveryFormatThatHoldsIt) {
+  for (const char* method : {"gptq", "awq"}) {
+    for (const char* format :
+         {"gptq", "awq", "compressed-tensors", "auto-round", "auto-round-awq"}) {
+      SCOPED_TRACE(concat(method, " ", format));
+      QuantizeOptions chosen = options(method);
+      chosen.format = format;
+      chosen.symmetric = false;
+      made(chosen);
+      const auto checkpoint = open_checkpoint(out());
+      const QTensor weight = checkpoint->load_linear("model.layers.1.mlp.down_proj", 64, 96).weight;
+      EXPECT_EQ(weight.scheme, int_scheme(4, 32, Zero::kInt));
+      EXPECT_EQ(checkpoint->load_linear("lm_head", 264, 64).weight.scheme.bits, 16);
+    }
+  }
+}
+
+TEST_F(Calibration, KeepsTheActivationOrderWhereTheFormatCan) {
+  QuantizeOptions chosen = options("gptq");
+  chosen.method_options.gptq.act_order = true;
+  for (const char* format : {"gptq", "compressed-tensors"}) {
+    chosen.format = format;
+    made(chosen);
+    const QTensor weight =
+        open_checkpoint(out())->load_linear("model.layers.1.mlp.down_proj", 64, 96).weight;
+    EXPECT_FALSE(weight.input_order.empty()) << format;
+  }
+  chosen.format = "awq";
+  chosen.symmetric = false;
+  EXPECT_NE(error_of(chosen).find("--static-groups"), std::string::npos);
+  chosen.method_options.gptq.static_groups = true;
+  made(chosen);
+}
+
+TEST_F(Calibration, BytesDependNeitherOnThreadsNorOnMemory) {
+  for (const char* method : {"gptq", "awq"}) {
+    QuantizeOptions chosen = options(method);
+    const auto expected = made(chosen);
+    for (const int threads : {2, 5}) {
+      chosen.threads = threads;
+      chosen.memory_bytes = threads == 2 ? 0 : 1 << 30;
+      EXPECT_EQ(made(chosen), expected) << method << " " << threads;
+    }
+  }
+}
+
+TEST_F(Calibration, GivesTheSameBytesWhereverItWasKilled) {
+  for (const char* method : {"gptq", "awq"}) {
+    const QuantizeOptions chosen = options(method);
+    const auto expected = made(chosen);
+    fs::remove_all(out());
+    points_seen = 0;
+    fault_hook = count_point;
+    quantize_checkpoint(model(), out(), chosen);
+    fault_hook = nullptr;
+    const int points = points_seen;
+    for (int point = 1; point < points; point += 7) {
+      SCOPED_TRACE(concat(method, " ", point));
+      fs::remove_all(out());
+      run_killed(point, chosen);
+      if (!fs::exists(out())) quantize_checkpoint(model(), out(), chosen);
+      EXPECT_EQ(test::snapshot(out()), expected);
+      fs::remove_all(out() + ".partial");
+    }
+  }
+}
+
+TEST_F(Calibration, RefusesToGoOnWithOtherData) {
+  const QuantizeOptions chosen = options("gptq");
+  run_killed(40, chosen);
+  ASSERT_TRUE(fs::exists(out() + ".partial"));
+  QuantizeOptions other = chosen;
+  other.calibration.samples = 2;
+  EXPECT_NE(error_of(other).find("samples was 3, is 2"), std::string::npos);
+  other = chosen;
+  other.method_options.gptq.damp_percent = 0.05;
+  EXPECT_NE(error_of(other).find("damp_percent"), std::string::npos);
+  test::write_text(folder_ / "text.txt", "x" + some_text(400));
+  EXPECT_NE(error_of(chosen).find("calibration"), std::string::npos);
+}
+
+TEST_F(Calibration, SkippedModulesStayInSixteenBits) {
+  QuantizeOptions chosen = options("awq");
+  chosen.skip = {"lm_head", "gate_proj", "up_proj", "self_attn.k_proj"};
+  made(chosen);
+  const auto checkpoint = open_checkpoint(out());
+  EXPECT_TRUE(checkpoint->load_linear("model.layers.0.mlp.up_proj", 96, 64).weight.scheme.dense());
+  EXPECT_FALSE(
+      checkpoint->load_linear("model.layers.0.mlp.down_proj", 64, 96).weight.scheme.dense());
+}
+
+}  // namespace
+}  // namespace lowbit
