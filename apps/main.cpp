@@ -39,6 +39,7 @@ void declare(CLI::App& program) {
   add_run(program);
   add_chat(program);
   add_quantize(program);
+  add_act_scales(program);
   add_perplexity(program);
   add_divergence(program);
   add_verify(program);
