@@ -10,6 +10,7 @@ void add_run(CLI::App& program);
 void add_chat(CLI::App& program);
 void add_serve(CLI::App& program);
 void add_quantize(CLI::App& program);
+void add_act_scales(CLI::App& program);
 void add_perplexity(CLI::App& program);
 void add_divergence(CLI::App& program);
 void add_verify(CLI::App& program);

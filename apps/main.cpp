@@ -40,6 +40,7 @@ void declare(CLI::App& program) {
   add_chat(program);
   add_serve(program);
   add_quantize(program);
+  add_act_scales(program);
   add_perplexity(program);
   add_divergence(program);
   add_verify(program);

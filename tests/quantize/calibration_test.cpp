@@ -6,10 +6,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cmath>
+
 #include "lowbit/base/check.h"
 #include "lowbit/checkpoint/checkpoint.h"
+#include "lowbit/quantize/act_scales.h"
+#include "lowbit/quantize/decoder_block.h"
 #include "lowbit/quantize/fault.h"
 #include "lowbit/quantize/pipeline.h"
+#include "lowbit/quantize/smoothquant.h"
 #include "support/random.h"
 #include "support/tiny_folder.h"
 
@@ -79,7 +84,7 @@ class Calibration : public testing::Test {
   std::string data_error(const std::string& file, const std::string& content) const {
     test::write_text(folder_ / file, content);
     try {
-      load_calibration({.path = folder_ / file, .samples = 1, .seqlen = 8}, tokenizer());
+      load_calibration({.path = folder_ / file, .samples = 1, .seqlen = 8}, tokenizer(), 64);
     } catch (const Error& error) {
       return error.what();
     }
@@ -108,7 +113,7 @@ class Calibration : public testing::Test {
 };
 
 TEST_F(Calibration, CutsTheFirstWindowsOfATextWithoutSpecialTokens) {
-  const CalibrationData data = load_calibration(options("gptq").calibration, tokenizer());
+  const CalibrationData data = load_calibration(options("gptq").calibration, tokenizer(), 64);
   ASSERT_EQ(data.windows.size(), 3u);
   std::vector<int32_t> joined;
   for (const auto& window : data.windows) {
@@ -128,13 +133,13 @@ TEST_F(Calibration, ReadsLinesAndFolders) {
 
 TEST_F(Calibration, DrawsTheSameWindowsFromTheSameSeed) {
   CalibrationOptions chosen = options("gptq").calibration;
-  const std::string first = load_calibration(chosen, tokenizer()).sha256;
+  const std::string first = load_calibration(chosen, tokenizer(), 64).sha256;
   chosen.seed = 1;
-  const std::string one = load_calibration(chosen, tokenizer()).sha256;
-  EXPECT_EQ(load_calibration(chosen, tokenizer()).sha256, one);
+  const std::string one = load_calibration(chosen, tokenizer(), 64).sha256;
+  EXPECT_EQ(load_calibration(chosen, tokenizer(), 64).sha256, one);
   EXPECT_NE(one, first);
   chosen.seed = 2;
-  EXPECT_NE(load_calibration(chosen, tokenizer()).sha256, one);
+  EXPECT_NE(load_calibration(chosen, tokenizer(), 64).sha256, one);
 }
 
 TEST_F(Calibration, RefusesTextThatWillNotDo) {
@@ -243,6 +248,76 @@ TEST_F(Calibration, RefusesToGoOnWithOtherData) {
   EXPECT_NE(error_of(other).find("damp_percent"), std::string::npos);
   test::write_text(folder_ / "text.txt", "x" + some_text(400));
   EXPECT_NE(error_of(chosen).find("calibration"), std::string::npos);
+}
+
+TEST_F(Calibration, ActScalesStandForCalibrationData) {
+  QuantizeOptions chosen = options("smoothquant");
+  chosen.format = "compressed-tensors";
+  const auto expected = made(chosen);
+
+  const auto checkpoint = open_checkpoint(model());
+  const ModelConfig config = parse_model_config(checkpoint->config(), nullptr, "test");
+  const CalibrationData data = load_calibration(chosen.calibration, tokenizer(), 64);
+  ThreadPool pool(2);
+  const ActScales scales = measure_act_scales(*checkpoint, config, data, pool);
+  EXPECT_EQ(scales.size(), 15u);
+  EXPECT_EQ(scales.at("lm_head").size(), 64u);
+  write_act_scales(folder_ / "scales.safetensors", scales);
+  chosen.calibration.path.clear();
+  chosen.act_scales = folder_ / "scales.safetensors";
+  EXPECT_EQ(made(chosen), expected);
+
+  chosen.act_scales = test::golden("checkpoint/scales.pt");  // of another model
+  EXPECT_NE(error_of(chosen).find("scales"), std::string::npos);
+  fs::remove_all(out() + ".partial");
+  chosen.method = "gptq";
+  EXPECT_NE(error_of(chosen).find("smoothquant"), std::string::npos);
+}
+
+TEST_F(Calibration, SmoothingChangesNothingThatTheBlockComputes) {
+  const auto checkpoint = open_checkpoint(model());
+  const ModelConfig config = parse_model_config(checkpoint->config(), nullptr, "test");
+  BlockWeights block = load_block_weights(*checkpoint, config, 0);
+  const BlockWeights original = block;
+  auto scales = std::make_shared<ActScales>();
+  test::Random random(3);
+  for (const BlockWeights::Linear& linear : block.linears) {
+    for (int64_t k = 0; k < linear.cols; ++k) {
+      (*scales)[linear.name].push_back(static_cast<float>(0.01 + 40 * random.uniform()));
+    }
+  }
+  ThreadPool pool(1);
+  const auto rope = std::make_shared<RopeTables>(rope_tables(config.rope, config.head_dim, 16));
+  BlockJob job{.block = block,
+               .schemes = {},
+               .rope = rope,
+               .pool = pool,
+               .progress = [](double, const std::string&) {},
+               .notice = [](const std::string&) {}};
+  for (int i = 0; i < kBlockLinears; ++i) {
+    job.schemes[i] = int_scheme(8, block.linears[i].cols);
+  }
+  SmoothQuantOptions options;
+  options.alpha = 0.85;
+  options.act_scales = scales;
+  SmoothQuant(options).quantize(job);
+  // The formula, at one column.
+  float largest = 0;
+  for (const int i : {kQ, kK, kV}) {
+    for (int64_t n = 0; n < original.linears[i].rows; ++n) {
+      largest = std::max(largest, std::fabs(original.linears[i].weight[n * 64 + 5]));
+    }
+  }
+  const double s = std::pow((*scales)[block.linears[kQ].name][5], 0.85) / std::pow(largest, 0.15);
+  EXPECT_NEAR(original.input_norm[5] / block.input_norm[5], s, 1e-5 * s);
+
+  DecoderBlock before(original, rope, pool), after(block, rope, pool);
+  BlockTrace trace;
+  const std::vector<float> x = test::gaussian(16 * 64, 1);
+  std::vector<float> a(x.size()), b(x.size());
+  before.forward({1, 16}, x, trace, a);
+  after.forward({1, 16}, x, trace, b);
+  EXPECT_LT(test::relative_error(b, a), 1e-5);
 }
 
 TEST_F(Calibration, SkippedModulesStayInSixteenBits) {

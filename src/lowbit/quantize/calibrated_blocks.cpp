@@ -7,42 +7,17 @@
 
 namespace lowbit {
 
-CalibratedBlocks::CalibratedBlocks(const OutputJob& job, Output& output, WorkFolder& work,
-                                   const CalibrationData& data)
-    : job_(job),
-      output_(output),
-      work_(work),
-      quantizer_(quantize_method(job.options.method).make_block(job.options.method_options)),
-      needs_(quantizer_->needs()),
-      samples_(static_cast<int64_t>(data.windows.size())),
-      tokens_(static_cast<int64_t>(data.windows.front().size())),
-      rope_(std::make_shared<RopeTables>(
-          rope_tables(job.config.rope, job.config.head_dim, tokens_))) {
-  const int64_t sets = needs_.quantized_input + needs_.original_input + needs_.target;
-  spill_ = sets * samples_ * tokens_ * job.config.hidden_size * 4 > job.options.memory_bytes;
-  if (needs_.quantized_input) quantized_ = make_states("quantized");
-  if (needs_.original_input) original_ = make_states("original");
-  if (needs_.target) target_ = make_states("target");
-  embed(data);
-}
-
-std::unique_ptr<HiddenStates> CalibratedBlocks::make_states(const char* name) const {
-  const fs::path spill = spill_ ? work_.part_path(name) : fs::path();
-  return std::make_unique<HiddenStates>(samples_, tokens_, job_.config.hidden_size, spill);
-}
-
-void CalibratedBlocks::embed(const CalibrationData& data) {
-  const ModelConfig& config = job_.config;
+void embed_samples(const Checkpoint& checkpoint, const ModelConfig& config,
+                   const CalibrationData& data, const std::vector<HiddenStates*>& states,
+                   ThreadPool& pool) {
   const std::string module = "model.embed_tokens";
   // A model with tied weights may store them as the head.
-  const bool stored = job_.checkpoint.contains(module + ".weight");
+  const bool stored = checkpoint.contains(module + ".weight");
   const std::string from = stored || !config.tie_word_embeddings ? module : "lm_head";
-  const LinearWeight weight =
-      job_.checkpoint.load_linear(from, config.vocab_size, config.hidden_size);
-  job_.pool.parallel_for(samples_, [&](int64_t s, int) {
-    for (HiddenStates* states : {quantized_.get(), original_.get(), target_.get()}) {
-      if (states == nullptr) continue;
-      float* out = states->sample(s).data();
+  const LinearWeight weight = checkpoint.load_linear(from, config.vocab_size, config.hidden_size);
+  pool.parallel_for(static_cast<int64_t>(data.windows.size()), [&](int64_t s, int) {
+    for (HiddenStates* set : states) {
+      float* out = set->sample(s).data();
       for (const int32_t id : data.windows[s]) {
         LOWBIT_CHECK_KIND(id < config.vocab_size, ErrorKind::kCorruptFile,
                           "the tokenizer gives id ", id, ", the model has ", config.vocab_size);
@@ -51,7 +26,35 @@ void CalibratedBlocks::embed(const CalibrationData& data) {
       }
     }
   });
-  job_.checkpoint.release(from);
+  checkpoint.release(from);
+}
+
+CalibratedBlocks::CalibratedBlocks(const OutputJob& job, Output& output, WorkFolder& work,
+                                   const CalibrationData& data)
+    : job_(job),
+      output_(output),
+      work_(work),
+      quantizer_(quantize_method(job.options.method).make_block(job.options.method_options)),
+      needs_(quantizer_->needs()),
+      samples_(static_cast<int64_t>(data.windows.size())),
+      tokens_(samples_ == 0 ? 1 : static_cast<int64_t>(data.windows.front().size())),
+      rope_(std::make_shared<RopeTables>(
+          rope_tables(job.config.rope, job.config.head_dim, tokens_))) {
+  const int64_t sets = needs_.quantized_input + needs_.original_input + needs_.target;
+  spill_ = sets * samples_ * tokens_ * job.config.hidden_size * 4 > job.options.memory_bytes;
+  if (needs_.quantized_input) quantized_ = make_states("quantized");
+  if (needs_.original_input) original_ = make_states("original");
+  if (needs_.target) target_ = make_states("target");
+  std::vector<HiddenStates*> states;
+  for (HiddenStates* set : {quantized_.get(), original_.get(), target_.get()}) {
+    if (set != nullptr) states.push_back(set);
+  }
+  if (!states.empty()) embed_samples(job.checkpoint, job.config, data, states, job.pool);
+}
+
+std::unique_ptr<HiddenStates> CalibratedBlocks::make_states(const char* name) const {
+  const fs::path spill = spill_ ? work_.part_path(name) : fs::path();
+  return std::make_unique<HiddenStates>(samples_, tokens_, job_.config.hidden_size, spill);
 }
 
 void CalibratedBlocks::run(BlockWeights weights, const HiddenStates& from, HiddenStates& to) {

@@ -16,9 +16,14 @@
 
 namespace lowbit {
 
+// What the embedding makes of each sample, to each of `states`.
+void embed_samples(const Checkpoint& checkpoint, const ModelConfig& config,
+                   const CalibrationData& data, const std::vector<HiddenStates*>& states,
+                   ThreadPool& pool);
+
 class CalibratedBlocks {
  public:
-  // The references outlive this object.
+  // The references outlive this object. `data` is empty if the method needs none.
   CalibratedBlocks(const OutputJob& job, Output& output, WorkFolder& work,
                    const CalibrationData& data);
 
@@ -32,7 +37,6 @@ class CalibratedBlocks {
   const std::vector<std::string>& notices() const { return notices_; }
 
  private:
-  void embed(const CalibrationData& data);
   std::unique_ptr<HiddenStates> make_states(const char* name) const;
   void run(BlockWeights weights, const HiddenStates& from, HiddenStates& to);
   void write_block(const PlanUnit& unit, const BlockWeights& block, const BlockResult& result,

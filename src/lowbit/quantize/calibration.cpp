@@ -104,7 +104,10 @@ std::string calibration_text(const std::string& path) {
   return all;
 }
 
-CalibrationData load_calibration(const CalibrationOptions& options, const Tokenizer& tokenizer) {
+CalibrationData load_calibration(const CalibrationOptions& options, const Tokenizer& tokenizer,
+                                 int64_t positions) {
+  LOWBIT_CHECK(options.seqlen <= positions, "--seqlen ", options.seqlen, ": the model is made for ",
+               positions, " positions");
   LOWBIT_CHECK(options.seqlen >= 2 && options.samples >= 0, "--samples ", options.samples,
                " of --seqlen ", options.seqlen, " tokens are not possible");
   const std::vector<int32_t> ids =

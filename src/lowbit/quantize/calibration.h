@@ -28,7 +28,9 @@ struct CalibrationData {
 std::string calibration_text(const std::string& path);
 
 // The text's tokens, without special ones, in windows. Throws kInvalidArgument if there are fewer
-// than asked for, saying how many there are.
-CalibrationData load_calibration(const CalibrationOptions& options, const Tokenizer& tokenizer);
+// than asked for, saying how many there are, or if a window has more tokens than the model has
+// positions.
+CalibrationData load_calibration(const CalibrationOptions& options, const Tokenizer& tokenizer,
+                                 int64_t positions);
 
 }  // namespace lowbit

@@ -43,7 +43,7 @@ Json describe(const fs::path& path) {
 }  // namespace
 
 Json fingerprint(const fs::path& model, const QuantizeOptions& options,
-                 const CalibrationData* calibration) {
+                 const CalibrationData& calibration) {
   Json files = Json::object();
   if (fs::is_directory(model)) {
     for (const auto& entry : fs::directory_iterator(model)) {
@@ -70,9 +70,9 @@ Json fingerprint(const fs::path& model, const QuantizeOptions& options,
   if (method.describe != nullptr) {
     result["options"]["method_options"] = method.describe(options.method_options);
   }
-  if (calibration != nullptr) {
-    result["calibration"] = {{"tokens", calibration->sha256}, {"isa", cpu::Gemm().isa()}};
-    result["options"]["samples"] = calibration->windows.size();
+  if (!calibration.windows.empty()) {
+    result["calibration"] = {{"tokens", calibration.sha256}, {"isa", cpu::Gemm().isa()}};
+    result["options"]["samples"] = calibration.windows.size();
     result["options"]["seqlen"] = options.calibration.seqlen;
     result["options"]["seed"] = options.method_options.seed;
   }

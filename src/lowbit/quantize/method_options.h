@@ -2,7 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
+#include <memory>
 #include <string>
+#include <vector>
 
 #include "lowbit/base/json.h"
 
@@ -21,6 +24,12 @@ struct AwqOptions {
   bool clip = true;         // search each group's clipping range
 };
 
+struct SmoothQuantOptions {
+  double alpha = 0.5;  // 0: all of the difficulty stays in activations; 1: all goes into weights
+  // Largest inputs by module, in place of calibration data; null: measured. See act_scales.h.
+  std::shared_ptr<const std::map<std::string, std::vector<float>>> act_scales;
+};
+
 struct AutoRoundOptions {
   int64_t iterations = 200;
   int64_t batch_size = 0;    // samples of one step; 0: as many as have 2048 tokens
@@ -30,6 +39,7 @@ struct AutoRoundOptions {
 struct MethodOptions {
   GptqOptions gptq;
   AwqOptions awq;
+  SmoothQuantOptions smoothquant;
   AutoRoundOptions autoround;
   uint64_t seed = 42;
 };

@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include "lowbit/base/check.h"
+#include "lowbit/base/checksum.h"
 #include "lowbit/quantize/autoround.h"
 #include "lowbit/quantize/awq.h"
 #include "lowbit/quantize/block_codes.h"
@@ -9,6 +10,7 @@
 #include "lowbit/quantize/hqq.h"
 #include "lowbit/quantize/quantizer.h"
 #include "lowbit/quantize/rtn.h"
+#include "lowbit/quantize/smoothquant.h"
 
 namespace lowbit {
 
@@ -76,6 +78,20 @@ Json describe_awq(const MethodOptions& options) {
           {"clip", options.awq.clip}};
 }
 
+Json describe_smoothquant(const MethodOptions& options) {
+  Json result = {{"alpha", options.smoothquant.alpha}};
+  if (options.smoothquant.act_scales) {
+    Sha256 hash;
+    for (const auto& [module, values] : *options.smoothquant.act_scales) {
+      hash.update(module);
+      const auto* bytes = reinterpret_cast<const uint8_t*>(values.data());
+      hash.update(std::span(bytes, values.size() * sizeof(float)));
+    }
+    result["act_scales"] = hash.hex();
+  }
+  return result;
+}
+
 Json describe_autoround(const MethodOptions& options) {
   return {{"iterations", options.autoround.iterations},
           {"batch_size", options.autoround.batch_size},
@@ -94,6 +110,10 @@ constexpr QuantizeMethod kMethods[] = {
      make<Rtn>, integers, make_block<Gptq, &MethodOptions::gptq>, describe_gptq, gptq_reorders},
     {"awq", "scales up what large activations meet, clips ranges (needs --calibration)", make<Rtn>,
      integers, make_block<Awq, &MethodOptions::awq>, describe_awq},
+    {"smoothquant",
+     "int8 with activations' size moved into weights (needs --calibration or --act-scales)",
+     make<Rtn>, fixed<int8>, make_block<SmoothQuant, &MethodOptions::smoothquant>,
+     describe_smoothquant},
     {"autoround", "learns roundings and ranges by gradient descent (needs --calibration)",
      make_searching_rtn, integers, make_block<AutoRound, &MethodOptions::autoround>,
      describe_autoround},

@@ -4,6 +4,7 @@
 
 #include "lowbit/base/check.h"
 #include "lowbit/base/progress.h"
+#include "lowbit/quantize/act_scales.h"
 #include "lowbit/quantize/calibrated_blocks.h"
 #include "lowbit/quantize/fingerprint.h"
 #include "lowbit/quantize/output.h"
@@ -73,6 +74,12 @@ QuantizeOptions resolve(QuantizeOptions options) {
     options.bits = scheme.bits;
     options.group_size = scheme.group_size > 0 ? scheme.group_size : -1;
     options.symmetric = scheme.zero == Zero::kNone;
+  }
+  LOWBIT_CHECK(options.act_scales.empty() || options.method == "smoothquant",
+               "--act-scales is for --method smoothquant, not ", options.method);
+  if (!options.act_scales.empty()) {
+    options.method_options.smoothquant.act_scales =
+        std::make_shared<ActScales>(read_act_scales(options.act_scales));
   }
   return options;
 }
@@ -152,14 +159,17 @@ int64_t bytes_of(const fs::path& out) {
   return total;
 }
 
+// What the method wants; empty if it wants nothing.
 CalibrationData calibrate(const Checkpoint& checkpoint, const ModelConfig& config,
                           const QuantizeOptions& options) {
+  const QuantizeMethod& method = quantize_method(options.method);
+  if (options.bits == 16 || !method.calibrates()) return {};
+  const CalibrationNeeds needs = method.make_block(options.method_options)->needs();
+  if (!needs.quantized_input && !needs.original_input && !needs.target) return {};
   LOWBIT_CHECK(!options.calibration.path.empty(), "--method ", options.method,
                " needs text to calibrate with: --calibration FILE");
-  LOWBIT_CHECK(options.calibration.seqlen <= config.max_position_embeddings, "--seqlen ",
-               options.calibration.seqlen, ": ", checkpoint.path(), " is made for ",
-               config.max_position_embeddings, " positions");
-  return load_calibration(options.calibration, Tokenizer(checkpoint.tokenizer()));
+  return load_calibration(options.calibration, Tokenizer(checkpoint.tokenizer()),
+                          config.max_position_embeddings);
 }
 
 QuantizeSummary run(const std::string& model, const fs::path& out, const QuantizeOptions& options) {
@@ -173,11 +183,10 @@ QuantizeSummary run(const std::string& model, const fs::path& out, const Quantiz
   output->check();
 
   const bool calibrates = options.bits < 16 && quantize_method(options.method).calibrates();
-  const CalibrationData data =
-      calibrates ? calibrate(*checkpoint, config, options) : CalibrationData();
+  const CalibrationData data = calibrate(*checkpoint, config, options);
 
-  WorkFolder work(out, fingerprint(checkpoint->path(), options, calibrates ? &data : nullptr),
-                  options.force, options.commit_seconds);
+  WorkFolder work(out, fingerprint(checkpoint->path(), options, data), options.force,
+                  options.commit_seconds);
   QuantizeSummary summary;
   summary.resumed = work.resumed();
   const OutputJob job{*checkpoint, config, plan, options, pool};

@@ -27,6 +27,7 @@ struct QuantizeOptions {
   bool force = false;                           // replace a non-empty OUT, discard a partial one
   CalibrationOptions calibration;               // of methods that need it
   MethodOptions method_options;
+  std::string act_scales;                   // file that stands for calibration data, if any
   int64_t memory_bytes = int64_t{4} << 30;  // calibration activations beyond it go to OUT.partial
   int threads = 0;
   double commit_seconds = 5;            // work that a crash may cost, besides the unit in hand
