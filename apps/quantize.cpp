@@ -95,8 +95,9 @@ void add_calibration_options(CLI::App& sub, QuantizeOptions& options) {
                  "autoround: windows of one step (default: as many as have 2048 tokens)")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
       ->group(group);
-  sub.add_option("--lr", autoround.learning_rate,
-                 "autoround: first step of every rounding offset (default: 1 / iterations)")
+  sub.add_option(
+         "--lr", autoround.learning_rate,
+         "autoround: first step of every rounding offset (default: 1 / iterations, at most 0.02)")
       ->check(CLI::Range(1e-6, 1.0))
       ->group(group);
 }
