@@ -79,7 +79,8 @@ void add_calibration_method_options(CLI::App& sub, QuantizeOptions& options) {
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
       ->group(kGroup);
   sub.add_option("--lr", autoround.learning_rate,
-                 "autoround: first step of every rounding offset (default: 1 / iterations)")
+                 "autoround: first step of every rounding offset (default: 1 / iterations, at most "
+                 "0.02)")
       ->check(CLI::Range(1e-6, 1.0))
       ->group(kGroup);
 }

@@ -15,6 +15,7 @@ namespace lowbit {
 
 namespace {
 
+constexpr int64_t kFewIterations = 50;          // fewer would leap: each range by half itself
 constexpr int64_t kTokensOfStep = 2048;         // of a batch, unless asked for another
 constexpr int64_t kTokensAtOnce = 4096;         // of one pass: bounds the memory of a step
 constexpr int64_t kImportanceTokens = 1 << 15;  // that decide where scales start
@@ -37,8 +38,8 @@ class Training {
   }
 
   BlockResult run() {
-    const double rate = options_.learning_rate > 0 ? options_.learning_rate
-                                                   : 1.0 / static_cast<double>(options_.iterations);
+    const double steady = 1.0 / static_cast<double>(std::max(options_.iterations, kFewIterations));
+    const double rate = options_.learning_rate > 0 ? options_.learning_rate : steady;
     for (int64_t i = 0; i < options_.iterations; ++i) {
       const double left = static_cast<double>(options_.iterations - i) / options_.iterations;
       const double loss = step(static_cast<float>(rate * left));

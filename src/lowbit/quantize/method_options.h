@@ -33,7 +33,7 @@ struct SmoothQuantOptions {
 struct AutoRoundOptions {
   int64_t iterations = 200;
   int64_t batch_size = 0;    // samples of one step; 0: as many as have 2048 tokens
-  double learning_rate = 0;  // 0: 1 / iterations
+  double learning_rate = 0;  // 0: 1 / iterations, at most 0.02
 };
 
 struct MethodOptions {

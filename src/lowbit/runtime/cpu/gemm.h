@@ -25,8 +25,8 @@ inline MatrixView transposed(const float* data, int64_t stride) { return {data, 
 // Products with buffers of their own: one object per thread that multiplies.
 class Gemm {
  public:
-  // The kernel for `isa`, as select_gemm() knows it. Without a pool, products run on the calling
-  // thread.
+  // The kernel for `isa`, as select_gemm() knows it; empty: for LOWBIT_CPU_ISA, or the machine's
+  // best. Without a pool, products run on the calling thread.
   explicit Gemm(ThreadPool* pool = nullptr, const std::string& isa = {});
 
   // c = a * b, or c += a * b if `accumulate`. a: [m][k]  b: [k][n]  c: [m][n], rows of c_stride.
