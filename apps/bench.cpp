@@ -7,8 +7,10 @@
 #include "commands.h"
 #include "lowbit/base/file.h"
 #include "lowbit/bench/latency.h"
+#include "lowbit/bench/random_model.h"
 #include "lowbit/bench/tokenizer_bench.h"
 #include "lowbit/report/table.h"
+#include "lowbit/runtime/cuda/cuda_backend.h"
 #include "session.h"
 
 namespace lowbit::app {
@@ -17,12 +19,34 @@ namespace {
 
 struct LatencyCommand {
   std::string model;
+  RandomModelOptions random;
+  std::string format = "q4_0", head_format;
   RunOptions run;
   LatencyOptions options;
+  std::string trace;
+  bool random_weights = false;  // there is no other kind with a shape
   bool json = false;
 };
 
-OrderedJson to_json(const LatencyRow& row, const LatencyCommand& command, Session& session) {
+// Checkpoints called "w4a16" and the like keep the head in 8 bits or more.
+std::string head_format(const LatencyCommand& command) {
+  if (!command.head_format.empty()) return command.head_format;
+  return command.format.find("a16") != std::string::npos ? "w8_g128" : command.format;
+}
+
+// The model of the command: a file's, or one of random weights (--shape).
+Session open_session(LatencyCommand& command) {
+  if (!command.model.empty()) return Session(command.model, command.run);
+  command.random.scheme = scheme_by_name(command.format);
+  command.random.head = scheme_by_name(head_format(command));
+  auto checkpoint = make_random_model(command.random);
+  command.model = concat(command.random.shape, " ", command.format);
+  return Session(std::move(checkpoint), command.run);
+}
+
+// read_limit: GB/s that the device was measured to read, 0 if nobody measured.
+OrderedJson to_json(const LatencyRow& row, const LatencyCommand& command, Session& session,
+                    double read_limit) {
   OrderedJson out;
   out["model"] = command.model;
   out["format"] = session.checkpoint().format();
@@ -30,32 +54,40 @@ OrderedJson to_json(const LatencyRow& row, const LatencyCommand& command, Sessio
   out["kernels"] = session.model().kernels();
   out["n_prompt"] = row.prompt_tokens;
   out["n_gen"] = row.decode_tokens;
+  out["depth"] = row.depth;
   out["repetitions"] = row.repetitions;
   out["prefill_tok_s"] = row.prefill_tok_s.median;
   out["prefill_stddev"] = row.prefill_tok_s.stddev;
   out["decode_tok_s"] = row.decode_tok_s.median;
   out["decode_stddev"] = row.decode_tok_s.stddev;
   out["weight_gb_s"] = row.weight_gb_s;
+  out["read_gb_s"] = row.read_gb_s;
+  if (read_limit > 0) {
+    out["device_read_gb_s"] = read_limit;
+    out["share"] = row.read_gb_s / read_limit;
+  }
   out["peak_memory_mib"] = row.peak_memory_mib;
   out["load_seconds"] = session.load_seconds();
   return out;
 }
 
-void run_latency(LatencyCommand& command) {
-  LatencyOptions& options = command.options;
-  options.kv_dtype = command.run.kv_dtype();
-  const int64_t longest =
-      *std::max_element(options.prompt_tokens.begin(), options.prompt_tokens.end());
-  command.run.context = std::max(longest, options.decode_tokens);
-  Session session(command.model, command.run);
-  const std::vector<LatencyRow> rows = measure_latency(session.model(), options);
-  if (command.json) {
-    OrderedJson out = OrderedJson::array();
-    for (const LatencyRow& row : rows) out.push_back(to_json(row, command, session));
-    std::printf("%s\n", dump_json(out, 2).c_str());
-    return;
-  }
-  Table table({"model", "backend", "test", ">tok/s (median ± sd)", ">weights GB/s", ">peak MiB"});
+OrderedJson to_json(const BatchedRow& row, const LatencyCommand& command, Session& session) {
+  OrderedJson out;
+  out["model"] = command.model;
+  out["format"] = session.checkpoint().format();
+  out["backend"] = session.backend().description();
+  out["sequences"] = row.sequences;
+  out["n_gen"] = command.options.decode_tokens;
+  out["repetitions"] = command.options.repetitions;
+  out["decode_tok_s"] = row.tok_s.median;
+  out["decode_stddev"] = row.tok_s.stddev;
+  return out;
+}
+
+void print_latency(const std::vector<LatencyRow>& rows, const std::vector<BatchedRow>& batched,
+                   const LatencyCommand& command, Session& session, double read_limit) {
+  Table table({"model", "backend", "test", ">tok/s (median ± sd)", ">weights GB/s", ">read GB/s",
+               ">peak MiB"});
   const std::string name = fs::path(command.model).filename().string();
   const std::string backend = session.backend().description();
   const auto speed = [](const Rate& rate) {
@@ -65,17 +97,81 @@ void run_latency(LatencyCommand& command) {
     table.add({name, backend, concat("pp", row.prompt_tokens), speed(row.prefill_tok_s)});
   }
   const LatencyRow& last = rows.back();
-  table.add({name, backend, concat("tg", last.decode_tokens), speed(last.decode_tok_s),
-             fixed(last.weight_gb_s, 2), fixed(last.peak_memory_mib, 1)});
+  const std::string depth = last.depth > 0 ? concat(" @ d", last.depth) : "";
+  table.add({name, backend, concat("tg", last.decode_tokens, depth), speed(last.decode_tok_s),
+             fixed(last.weight_gb_s, 2), fixed(last.read_gb_s, 2), fixed(last.peak_memory_mib, 1)});
+  for (const BatchedRow& row : batched) {
+    table.add(
+        {name, backend, concat("tg", last.decode_tokens, " x ", row.sequences), speed(row.tok_s)});
+  }
   std::printf("%s", table.text().c_str());
+  if (read_limit > 0) {
+    std::printf("%.1f %% of the %.0f GB/s that this device was measured to read\n",
+                100 * last.read_gb_s / read_limit, read_limit);
+  }
+}
+
+void run_latency(LatencyCommand& command) {
+  LatencyOptions& options = command.options;
+  options.kv_dtype = command.run.kv_dtype();
+  const int64_t longest =
+      *std::max_element(options.prompt_tokens.begin(), options.prompt_tokens.end());
+  command.run.context = std::max(longest, options.depth + options.decode_tokens);
+  if (!options.sequences.empty()) {  // a batch is limited by the context too
+    const int64_t most = *std::max_element(options.sequences.begin(), options.sequences.end());
+    command.run.batch = std::max(command.run.batch, most);
+    command.run.context = std::max(command.run.context, most);
+  }
+  Session session = open_session(command);
+  const double read_limit = session.backend().name() == "cuda" ? cuda_read_bandwidth() : 0;
+  TraceFile trace(command.trace);
+  const std::vector<LatencyRow> rows = measure_latency(session.model(), options);
+  const std::vector<BatchedRow> batched = measure_batched(session.model(), options);
+  trace.write();
+  if (!command.json) return print_latency(rows, batched, command, session, read_limit);
+  OrderedJson out = OrderedJson::array();
+  for (const LatencyRow& row : rows) out.push_back(to_json(row, command, session, read_limit));
+  for (const BatchedRow& row : batched) out.push_back(to_json(row, command, session));
+  std::printf("%s\n", dump_json(out, 2).c_str());
+}
+
+// --shape and what belongs to it, instead of -m.
+void add_random_model(CLI::App& sub, LatencyCommand& command, CLI::Option* model) {
+  auto* source = sub.add_option_group("model");
+  auto* shape = source
+                    ->add_option("--shape", command.random.shape,
+                                 "Random weights in the shape of a known model")
+                    ->check(CLI::IsMember(random_model_shapes()));
+  source->add_option(model);
+  source->require_option(1);
+  sub.add_flag("--random-weights", command.random_weights, "Says so; --shape has no others")
+      ->needs(shape);
+  sub.add_option("--format", command.format, "Format of the random weights (q4_0, q4_1, awq, ...)")
+      ->check(CLI::IsMember(scheme_names()))
+      ->needs(shape)
+      ->capture_default_str();
+  sub.add_option("--head-format", command.head_format,
+                 "Format of embedding and head (as --format; w8_g128 for w4a16 and the like)")
+      ->check(CLI::IsMember(scheme_names()))
+      ->needs(shape);
+  sub.add_option("--layers", command.random.layers, "Layers of it (0: all)")
+      ->check(CLI::Range(0, 1000))
+      ->needs(shape)
+      ->capture_default_str();
 }
 
 void add_latency(CLI::App& bench) {
   auto command = std::make_shared<LatencyCommand>();
   CLI::App& sub =
       *bench.add_subcommand("latency", "Prefill and decode speed of one sequence (as llama-bench)");
-  sub.footer("Example: lowbit bench latency -m model.gguf -p 512 -n 128 -r 5");
-  add_model_option(sub, command->model);
+  sub.footer(
+      "Example: lowbit bench latency -m model.gguf -p 512 -n 128 -r 5\n"
+      "         lowbit bench latency --shape llama-3.1-8b --random-weights --format w4a16_g128 "
+      "-d 1024 --backend cuda");
+  auto* model = sub.add_option("-m,--model", command->model,
+                               "Model: a folder, a .gguf file, or ORG/NAME in the Hugging Face "
+                               "cache");
+  add_random_model(sub, *command, model);
   sub.add_option("-p,--n-prompt", command->options.prompt_tokens,
                  "Tokens to prefill (several, separated by commas: a row each)")
       ->delimiter(',')
@@ -84,6 +180,13 @@ void add_latency(CLI::App& bench) {
   sub.add_option("-n,--n-gen", command->options.decode_tokens, "Tokens to decode")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
       ->capture_default_str();
+  sub.add_option("-d,--n-depth", command->options.depth, "Tokens of context before those decoded")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 20))
+      ->capture_default_str();
+  sub.add_option("--sequences", command->options.sequences,
+                 "Also decode this many sequences side by side (several: a row each)")
+      ->delimiter(',')
+      ->check(CLI::Range(int64_t{1}, int64_t{4096}));
   sub.add_option("-r,--repetitions", command->options.repetitions, "Repetitions")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
@@ -91,6 +194,7 @@ void add_latency(CLI::App& bench) {
       ->check(CLI::Range(int64_t{1}, int64_t{65536}))
       ->capture_default_str();
   command->run.add_to(sub, /*context_options=*/false);
+  add_trace_option(sub, command->trace);
   sub.add_flag("--json", command->json, "Print a JSON list of rows");
   sub.callback([command] { run_latency(*command); });
 }

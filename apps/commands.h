@@ -10,6 +10,8 @@ void add_run(CLI::App& program);
 void add_chat(CLI::App& program);
 void add_quantize(CLI::App& program);
 void add_perplexity(CLI::App& program);
+void add_divergence(CLI::App& program);
+void add_verify(CLI::App& program);
 void add_compare(CLI::App& program);
 void add_bench(CLI::App& program);
 void add_inspect(CLI::App& program);

@@ -18,7 +18,7 @@ struct CompareCommand {
   std::vector<std::string> models;
   std::string file;
   RunOptions run;
-  PerplexityOptions perplexity;
+  WindowOptions perplexity;
   LatencyOptions latency;
   bool json = false;
 };
@@ -49,8 +49,9 @@ OrderedJson measure(const std::string& model, const CompareCommand& command,
 }
 
 void execute(CompareCommand& command) {
-  PerplexityOptions& options = command.perplexity;
-  if (options.context == 0) options.context = options.protocol == "hf" ? 2048 : 512;
+  WindowOptions& options = command.perplexity;
+  if (options.context == 0) options.context = find_protocol(options.protocol).context;
+  options.kv_dtype = command.latency.kv_dtype = command.run.kv_dtype();
   command.run.context = std::max(
       {options.context, command.latency.prompt_tokens.front(), command.latency.decode_tokens});
   const std::string text = read_text(command.file);
@@ -81,7 +82,7 @@ void add_compare(CLI::App& program) {
   sub.add_option("MODEL", command->models, "The checkpoints")->required();
   sub.add_option("-f,--file", command->file, "Text to measure perplexity on")->required();
   sub.add_option("--protocol", command->perplexity.protocol, "Perplexity protocol")
-      ->check(CLI::IsMember({"hf", "llama.cpp", "mixq"}))
+      ->check(CLI::IsMember(protocol_names()))
       ->capture_default_str();
   sub.add_option("-c,--ctx-size", command->perplexity.context,
                  "Tokens in a window (0: 2048 for hf, 512 otherwise)")

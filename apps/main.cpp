@@ -40,6 +40,8 @@ void declare(CLI::App& program) {
   add_chat(program);
   add_quantize(program);
   add_perplexity(program);
+  add_divergence(program);
+  add_verify(program);
   add_compare(program);
   add_bench(program);
   add_inspect(program);

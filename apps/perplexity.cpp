@@ -15,13 +15,14 @@ namespace {
 struct PerplexityCommand {
   std::string model, file;
   RunOptions run;
-  PerplexityOptions options;
+  WindowOptions options;
   bool json = false;
 };
 
 void execute(PerplexityCommand& command) {
-  PerplexityOptions& options = command.options;
-  if (options.context == 0) options.context = options.protocol == "hf" ? 2048 : 512;
+  WindowOptions& options = command.options;
+  if (options.context == 0) options.context = find_protocol(options.protocol).context;
+  options.kv_dtype = command.run.kv_dtype();
   const std::string text = read_text(command.file);
   command.run.context = options.context;
   Session session(command.model, command.run);
@@ -59,7 +60,7 @@ void add_perplexity(CLI::App& program) {
          "--protocol", command->options.protocol,
          "hf: windows without overlap, all positions; llama.cpp: second half of each chunk; "
          "mixq: as llama.cpp, probabilities through fp16")
-      ->check(CLI::IsMember({"hf", "llama.cpp", "mixq"}))
+      ->check(CLI::IsMember(protocol_names()))
       ->capture_default_str();
   sub.add_option("-c,--ctx-size", command->options.context,
                  "Tokens in a window (0: 2048 for hf, 512 otherwise)")

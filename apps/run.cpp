@@ -16,7 +16,7 @@ namespace lowbit::app {
 namespace {
 
 struct RunCommand {
-  std::string model, prompt, file, system;
+  std::string model, prompt, file, system, trace;
   bool has_prompt = false;
   RunOptions run;
   SamplingOptions sampling;
@@ -72,6 +72,7 @@ void execute(RunCommand& command) {
   Drafting drafting(command.draft, command.run, session, 1);
   Generator generator(session.model(), session.tokenizer(), command.run.kv_dtype(),
                       drafting.make());
+  TraceFile trace(command.trace);
   const GenerateResult result =
       generator.generate(ids, command.generate, [&](const std::string& text) {
         if (!command.json) {
@@ -80,6 +81,7 @@ void execute(RunCommand& command) {
         }
         return !interrupted() && std::ferror(stdout) == 0;
       });
+  trace.write();
   if (command.json) {
     print_json(ids, result, command.generate.sampling.seed);
   } else if (isatty(STDOUT_FILENO) == 1) {
@@ -121,6 +123,7 @@ void add_run(CLI::App& program) {
   auto* chat =
       sub.add_flag("--chat", command->chat, "Put the prompt into the model's chat template");
   sub.add_option("--system", command->system, "System message of the chat")->needs(chat);
+  add_trace_option(sub, command->trace);
   sub.add_flag("--json", command->json, "Print one JSON object instead of text");
   sub.callback([command, prompt] {
     command->has_prompt = prompt->count() > 0;

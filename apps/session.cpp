@@ -6,8 +6,8 @@
 #include <random>
 
 #include "lowbit/base/check.h"
-#include "lowbit/base/file.h"
 #include "lowbit/base/limits.h"
+#include "lowbit/base/trace.h"
 #include "lowbit/base/utf8.h"
 
 namespace lowbit::app {
@@ -15,7 +15,7 @@ namespace lowbit::app {
 void RunOptions::add_to(CLI::App& command, bool context_options) {
   command.add_option("-t,--threads", threads, "Threads (0: all cores this process may use)")
       ->check(CLI::Range(0, 1024));
-  command.add_option("--backend", backend, "Where to run: cpu, or ref (slow, the definition)")
+  command.add_option("--backend", backend, "Where to run: cpu, cuda, or ref (slow, the definition)")
       ->check(CLI::IsMember(backend_names()))
       ->capture_default_str();
   command
@@ -38,21 +38,55 @@ void RunOptions::add_to(CLI::App& command, bool context_options) {
 
 DType RunOptions::kv_dtype() const { return cache_type == "f32" ? DType::kF32 : DType::kF16; }
 
+std::unique_ptr<Backend> RunOptions::make() const {
+  BackendOptions options;
+  options.threads = threads;
+  if (activations == "f32") options.activations = Activations::kF32;
+  if (activations == "int8") options.activations = Activations::kInt8;
+  return make_backend(backend, options);
+}
+
 Session::Session(const std::string& model, const RunOptions& options) {
   const double start = now_seconds();
   checkpoint_ = open_checkpoint(model);
   spec_ = checkpoint_->tokenizer();
   tokenizer_ = std::make_unique<Tokenizer>(spec_);
-  BackendOptions backend_options;
-  backend_options.threads = options.threads;
-  if (options.activations == "f32") backend_options.activations = Activations::kF32;
-  if (options.activations == "int8") backend_options.activations = Activations::kInt8;
-  backend_ = make_backend(options.backend, backend_options);
+  load(options);
+  load_seconds_ = now_seconds() - start;
+}
+
+Session::Session(std::unique_ptr<Checkpoint> checkpoint, const RunOptions& options)
+    : checkpoint_(std::move(checkpoint)) {
+  const double start = now_seconds();
+  load(options);
+  load_seconds_ = now_seconds() - start;
+}
+
+void Session::load(const RunOptions& options) {
+  backend_ = options.make();
   ModelOptions model_options;
   model_options.context = options.context;
   model_options.max_batch = options.batch;
   model_ = std::make_unique<Model>(*checkpoint_, *backend_, model_options);
-  load_seconds_ = now_seconds() - start;
+}
+
+TraceFile::TraceFile(const std::string& path) {
+  if (path.empty()) return;
+  file_ = std::make_unique<FileWriter>(path);
+  trace::start();
+}
+
+void TraceFile::write() {
+  if (!file_) return;
+  file_->write(trace::finish());
+  file_->close();
+}
+
+void add_trace_option(CLI::App& command, std::string& path) {
+  command
+      .add_option("--trace", path,
+                  "Write what every thread did when to this file, for ui.perfetto.dev")
+      ->type_name("FILE");
 }
 
 void SamplingOptions::add_to(CLI::App& command) {
@@ -105,17 +139,10 @@ void add_model_option(CLI::App& command, std::string& model) {
 }
 
 std::string read_text(const std::string& path) {
-  std::string text = path == "-" ? std::string(std::istreambuf_iterator<char>(std::cin),
-                                               std::istreambuf_iterator<char>())
-                                 : read_file(path, limits::kPromptBytes);
-  check_utf8(text, path == "-" ? "standard input" : path);
+  if (path != "-") return read_text_file(path);
+  std::string text((std::istreambuf_iterator<char>(std::cin)), std::istreambuf_iterator<char>());
+  check_utf8(text, "standard input");
   return text;
-}
-
-void check_utf8(const std::string& text, const std::string& what) {
-  const size_t at = find_invalid_utf8(text);
-  LOWBIT_CHECK(at == std::string::npos, what, " is not valid UTF-8 (byte ", at,
-               "); convert it, for example with iconv");
 }
 
 double now_seconds() {

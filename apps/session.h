@@ -5,6 +5,8 @@
 #include <memory>
 #include <string>
 
+#include "lowbit/base/file.h"
+#include "lowbit/base/text_file.h"
 #include "lowbit/checkpoint/checkpoint.h"
 #include "lowbit/engine/sampler.h"
 #include "lowbit/model/model.h"
@@ -23,12 +25,15 @@ struct RunOptions {
   // -t, --backend, --activations, --cache-type, and unless the command has its own -c and -b.
   void add_to(CLI::App& command, bool context_options = true);
   DType kv_dtype() const;
+  std::unique_ptr<Backend> make() const;  // the backend
 };
 
 // A checkpoint, its tokenizer and the model on a backend, in the order they are needed.
 class Session {
  public:
   Session(const std::string& model, const RunOptions& options);
+  // Without a tokenizer, for measurements.
+  Session(std::unique_ptr<Checkpoint> checkpoint, const RunOptions& options);
 
   const Checkpoint& checkpoint() const { return *checkpoint_; }
   const TokenizerSpec& tokenizer_spec() const { return spec_; }
@@ -38,6 +43,8 @@ class Session {
   double load_seconds() const { return load_seconds_; }
 
  private:
+  void load(const RunOptions& options);
+
   std::unique_ptr<Checkpoint> checkpoint_;
   TokenizerSpec spec_;
   std::unique_ptr<Tokenizer> tokenizer_;
@@ -45,6 +52,17 @@ class Session {
   std::unique_ptr<Model> model_;
   double load_seconds_ = 0;
 };
+
+// Records what every thread does from construction to write(), if a path is given.
+class TraceFile {
+ public:
+  explicit TraceFile(const std::string& path);
+  void write();
+
+ private:
+  std::unique_ptr<FileWriter> file_;
+};
+void add_trace_option(CLI::App& command, std::string& path);
 
 // Sampling options with llama.cpp's names and defaults; seed -1 draws one from the system.
 struct SamplingOptions {
@@ -59,8 +77,6 @@ struct SamplingOptions {
 void add_model_option(CLI::App& command, std::string& model);
 // A text file in UTF-8, or standard input for "-".
 std::string read_text(const std::string& path);
-// Throws kInvalidArgument naming `what` and the byte if the text is not UTF-8.
-void check_utf8(const std::string& text, const std::string& what);
 // Seconds since some start.
 double now_seconds();
 

@@ -17,6 +17,7 @@ ALLOWED = {
     "engine": ["model"],
     "eval": ["model"],
     "quantize": ["model"],
+    "verify": ["model"],
     "report": ["base"],
     "bench": ["engine", "report"],
 }

@@ -47,7 +47,7 @@ class Cli : public testing::Test {
 
 TEST_F(Cli, HelpOnEveryLevelHasAnExample) {
   for (const char* command :
-       {"", "run", "chat", "quantize", "perplexity", "compare", "bench", "bench latency",
+       {"", "run", "chat", "quantize", "perplexity", "divergence", "verify", "compare", "bench", "bench latency",
         "bench tokenizer", "bench kernels", "bench roofline", "inspect", "tokenize"}) {
     const Output output = run(std::string(command) + " --help");
     EXPECT_EQ(output.code, 0) << command;

@@ -35,5 +35,20 @@ TEST(Latency, MeasuresARowForEveryPromptLength) {
   EXPECT_THROW(measure_latency(model, {.prompt_tokens = {8}, .repetitions = 0}), Error);
 }
 
+TEST(Latency, MeasuresARowForEveryNumberOfSequences) {
+  const test::TinyCheckpoint checkpoint(test::tiny_goldens().model("llama").config);
+  const auto backend = make_backend("ref", {1, Activations::kDefault});
+  Model model(checkpoint, *backend, {.context = 64, .max_batch = 8, .progress = false});
+  LatencyOptions options{.decode_tokens = 4, .repetitions = 2, .sequences = {1, 8}};
+  const std::vector<BatchedRow> rows = measure_batched(model, options);
+  ASSERT_EQ(rows.size(), 2u);
+  EXPECT_EQ(rows[1].sequences, 8);
+  EXPECT_GT(rows[1].tok_s.median, 0);
+  options.sequences = {9};
+  EXPECT_THROW(measure_batched(model, options), Error);
+  options.sequences.clear();
+  EXPECT_TRUE(measure_batched(model, options).empty());
+}
+
 }  // namespace
 }  // namespace lowbit

@@ -69,7 +69,7 @@ class Perplexity : public testing::Test {
     const double deviation = std::sqrt((squares / count - mean * mean) / (count - 1));
     EXPECT_NEAR(result.stderr_ppl, std::exp(mean) * deviation, 1e-4 * result.stderr_ppl);
   }
-  PerplexityResult run(const Tokenizer& tokenizer, const PerplexityOptions& options) {
+  PerplexityResult run(const Tokenizer& tokenizer, const WindowOptions& options) {
     return perplexity(model_, tokenizer, text_, options);
   }
 

@@ -6,6 +6,7 @@
 #include "lowbit/base/file.h"
 #include "lowbit/engine/generate.h"
 #include "lowbit/eval/perplexity.h"
+#include "support/backends.h"
 #include "support/paths.h"
 
 namespace lowbit {
@@ -43,18 +44,24 @@ void expect_golden(Model& model, const Json& golden) {
   }
   KvCache cache = model.make_kv_cache(4, DType::kF32);
   const Tensor logits = model.forward(batch, cache);
+  const std::vector<float> values = test::values_of(model.backend(), logits);
   std::vector<int32_t> highest;
   for (int64_t row = 0; row < logits.rows; ++row) {
-    const float* begin = logits.row(row);
+    const float* begin = values.data() + row * logits.cols;
     highest.push_back(static_cast<int32_t>(std::max_element(begin, begin + logits.cols) - begin));
   }
   EXPECT_EQ(highest, expected) << golden["prompt"] << ", smallest margin " << golden["margin"];
 }
 
-TEST(SmolLm2, CpuContinuesAsTransformersTokenForToken) {
+class SmolLm2 : public testing::TestWithParam<std::string> {};
+INSTANTIATE_TEST_SUITE_P(Backends, SmolLm2, testing::Values("cpu", "cuda"),
+                         [](const auto& info) { return info.param; });
+
+TEST_P(SmolLm2, ContinuesAsTransformersTokenForToken) {
   const std::string path = test::smollm2();
   LOWBIT_SKIP_WITHOUT(path, "SmolLM2-135M-Instruct.Q4_1.gguf");
-  Loaded loaded(path, "cpu", Activations::kF32);
+  LOWBIT_SKIP_WITHOUT_BACKEND(GetParam());
+  Loaded loaded(path, GetParam(), Activations::kF32);
   for (const Json& golden : smollm2_golden()["prompts"]) {
     EXPECT_EQ(loaded.tokenizer.encode(golden["prompt"].get<std::string>()),
               golden["prompt_ids"].get<std::vector<int32_t>>());
@@ -62,17 +69,18 @@ TEST(SmolLm2, CpuContinuesAsTransformersTokenForToken) {
   }
 }
 
-TEST(SmolLm2, RefContinuesAsTransformersTokenForToken) {
+TEST(SmolLm2Ref, ContinuesAsTransformersTokenForToken) {
   const std::string path = test::smollm2();
   LOWBIT_SKIP_WITHOUT(path, "SmolLM2-135M-Instruct.Q4_1.gguf");
   Loaded loaded(path, "ref", Activations::kDefault);
   for (size_t i = 0; i < 5; ++i) expect_golden(loaded.model, smollm2_golden()["prompts"][i]);
 }
 
-TEST(SmolLm2, TheGeneratorDrawsTheSameTokens) {
+TEST_P(SmolLm2, TheGeneratorDrawsTheSameTokens) {
   const std::string path = test::smollm2();
   LOWBIT_SKIP_WITHOUT(path, "SmolLM2-135M-Instruct.Q4_1.gguf");
-  Loaded loaded(path, "cpu", Activations::kF32);
+  LOWBIT_SKIP_WITHOUT_BACKEND(GetParam());
+  Loaded loaded(path, GetParam(), Activations::kF32);
   Generator generator(loaded.model, loaded.tokenizer, DType::kF32);
   GenerateOptions options;
   options.sampling.temperature = 0;
@@ -86,11 +94,12 @@ TEST(SmolLm2, TheGeneratorDrawsTheSameTokens) {
   }
 }
 
-TEST(SmolLm2, PerplexityOfEveryWindowEqualsTransformers) {
+TEST_P(SmolLm2, PerplexityOfEveryWindowEqualsTransformers) {
   const std::string path = test::smollm2(), text_path = test::shared("data/wikitext2-test.txt");
   LOWBIT_SKIP_WITHOUT(path, "SmolLM2-135M-Instruct.Q4_1.gguf");
   LOWBIT_SKIP_WITHOUT(text_path, "shared/data/wikitext2-test.txt");
-  Loaded loaded(path, "cpu", Activations::kF32);
+  LOWBIT_SKIP_WITHOUT_BACKEND(GetParam());
+  Loaded loaded(path, GetParam(), Activations::kF32);
   const std::string text = read_file(text_path, limits::kPromptBytes);
   for (const Json& golden : smollm2_golden()["perplexity"]) {
     const auto expected = golden["chunk_nll"].get<std::vector<double>>();
@@ -103,6 +112,26 @@ TEST(SmolLm2, PerplexityOfEveryWindowEqualsTransformers) {
     for (size_t i = 0; i < expected.size(); ++i) {
       EXPECT_NEAR(result.chunk_nll[i], expected[i], 1e-4) << golden["protocol"] << " window " << i;
     }
+  }
+}
+
+// Inputs in 16 bits cost next to nothing.
+TEST(SmolLm2Cuda, PerplexityWithRoundedActivationsIsThatOfTransformers) {
+  const std::string path = test::smollm2(), text_path = test::shared("data/wikitext2-test.txt");
+  LOWBIT_SKIP_WITHOUT(path, "SmolLM2-135M-Instruct.Q4_1.gguf");
+  LOWBIT_SKIP_WITHOUT(text_path, "shared/data/wikitext2-test.txt");
+  LOWBIT_SKIP_WITHOUT_BACKEND("cuda");
+  Loaded loaded(path, "cuda", Activations::kDefault);
+  const Json& golden = smollm2_golden()["perplexity"][0];
+  const auto expected = golden["chunk_nll"].get<std::vector<double>>();
+  const PerplexityResult result =
+      perplexity(loaded.model, loaded.tokenizer, read_file(text_path, limits::kPromptBytes),
+                 {.protocol = golden["protocol"].get<std::string>(),
+                  .context = golden["context"].get<int64_t>(),
+                  .chunks = static_cast<int64_t>(expected.size()),
+                  .kv_dtype = DType::kF16});
+  for (size_t i = 0; i < expected.size(); ++i) {
+    EXPECT_NEAR(result.chunk_nll[i], expected[i], 3e-3) << "window " << i;
   }
 }
 

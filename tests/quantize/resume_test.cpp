@@ -84,7 +84,7 @@ class Resume : public testing::Test {
     const int points = count_points(options);
     const auto expected = test::snapshot(out());
     ASSERT_GT(points, 20);
-    for (int point = 0; point<points; point += point> points - 12 ? 1 : stride) {
+    for (int point = 0; point < points; point += (point > points - 12 ? 1 : stride)) {
       SCOPED_TRACE(point);
       fs::remove_all(out());
       fs::remove_all(out() + ".partial");

@@ -4,6 +4,7 @@
 
 #include "lowbit/base/check.h"
 #include "lowbit/runtime/backend.h"
+#include "support/backends.h"
 #include "support/random.h"
 
 namespace lowbit {
@@ -14,18 +15,15 @@ using test::relative_error;
 
 class Elementwise : public ::testing::TestWithParam<std::string> {
  protected:
+  void SetUp() override {
+    LOWBIT_SKIP_WITHOUT_BACKEND(GetParam());
+    backend_ = make_backend(GetParam(), {2, Activations::kF32});
+  }
   Tensor tensor(int64_t rows, int64_t cols, uint64_t seed) {
-    Tensor out = backend_->allocate(rows, cols);
-    const std::vector<float> values = gaussian(rows * cols, seed);
-    std::copy(values.begin(), values.end(), out.as<float>());
-    return out;
+    return test::tensor_of(*backend_, gaussian(rows * cols, seed), rows);
   }
-  std::vector<float> values(const Tensor& tensor) {
-    std::vector<float> out(tensor.size());
-    backend_->copy_to_host(tensor, out);
-    return out;
-  }
-  std::unique_ptr<Backend> backend_ = make_backend(GetParam(), {2, Activations::kF32});
+  std::vector<float> values(const Tensor& tensor) { return test::values_of(*backend_, tensor); }
+  std::unique_ptr<Backend> backend_;
 };
 
 std::vector<float> naive_norm(const std::vector<float>& x, const std::vector<float>& weight) {
@@ -75,13 +73,15 @@ TEST_P(Elementwise, SiluIsAccurateEverywhere) {
   std::vector<float> points = {0.f, -0.f, 1e-30f, 88.f, -88.f, -87.4f, -103.f, 3e38f, -3e38f};
   for (int i = -4000; i < 4000; ++i) points.push_back(static_cast<float>(i) * 0.011f);
   const int64_t count = static_cast<int64_t>(points.size());
-  Tensor gate_up = backend_->allocate(1, 2 * count), out = backend_->allocate(1, count);
-  std::copy(points.begin(), points.end(), gate_up.as<float>());
-  std::fill_n(gate_up.as<float>() + count, count, 1.f);
+  std::vector<float> inputs = points;
+  inputs.resize(2 * points.size(), 1.f);
+  const Tensor gate_up = test::tensor_of(*backend_, inputs, 1);
+  Tensor out = backend_->allocate(1, count);
   backend_->silu_mul(gate_up, out);
+  const std::vector<float> found = values(out);
   for (int64_t i = 0; i < count; ++i) {
     const double exact = points[i] / (1 + std::exp(-double(points[i])));
-    EXPECT_NEAR(out.as<float>()[i], exact, std::abs(exact) * 5e-7 + 1e-36) << points[i];
+    EXPECT_NEAR(found[i], exact, std::abs(exact) * 5e-7 + 1e-36) << points[i];
   }
 }
 
@@ -89,9 +89,10 @@ TEST_P(Elementwise, SiluMulTakesTheGateFirst) {
   for (const int64_t cols : {1, 9, 1536}) {
     Tensor gate_up = tensor(5, 2 * cols, 7), out = backend_->allocate(5, cols);
     backend_->silu_mul(gate_up, out);
+    const std::vector<float> inputs = values(gate_up);
     std::vector<float> expected;
     for (int64_t i = 0; i < 5 * cols; ++i) {
-      const float* row = gate_up.row(i / cols);
+      const float* row = inputs.data() + i / cols * 2 * cols;
       const double gate = row[i % cols];
       expected.push_back(float(gate / (1 + std::exp(-gate)) * row[cols + i % cols]));
     }
@@ -103,7 +104,8 @@ TEST_P(Elementwise, GatherTakesRowsInAnyOrder) {
   Tensor x = tensor(4, 3, 8), out = backend_->allocate(3, 3);
   const int32_t rows[] = {3, 0, 3}, beyond[] = {0, 1, 4};
   backend_->gather_rows(x, rows, out);
-  for (int i = 0; i < 3; ++i) EXPECT_EQ(out.row(i)[1], x.row(rows[i])[1]);
+  const std::vector<float> from = values(x), found = values(out);
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(found[i * 3 + 1], from[rows[i] * 3 + 1]);
   EXPECT_THROW(backend_->gather_rows(x, beyond, out), Error);
 }
 
@@ -113,7 +115,8 @@ TEST_P(Elementwise, ZeroClears) {
   EXPECT_EQ(values(x), std::vector<float>(10));
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, Elementwise, ::testing::ValuesIn(backend_names()));
+INSTANTIATE_TEST_SUITE_P(Backends, Elementwise, ::testing::ValuesIn(backend_names()),
+                         [](const auto& info) { return info.param; });
 
 TEST(Backends, AnUnknownNameListsThoseThereAre) {
   try {

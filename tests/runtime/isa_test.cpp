@@ -77,10 +77,20 @@ struct Emulated {
   static Int bit_xor(Int a, Int b) {
     return each_byte([&](int i) { return a.byte[i] ^ b.byte[i]; });
   }
-  static Int shift_right_4(Int v) {  // of 16-bit units
+  static Int bit_or(Int a, Int b) {
+    return each_byte([&](int i) { return a.byte[i] | b.byte[i]; });
+  }
+  // Shifts of 16-bit units.
+  static Int shift_right(Int v, int by) {
     return each_byte([&](int i) {
       const int unit = v.byte[i / 2 * 2] | v.byte[i / 2 * 2 + 1] << 8;
-      return unit >> 4 >> (i % 2 * 8);
+      return unit >> by >> (i % 2 * 8);
+    });
+  }
+  static Int shift_left(Int v, int by) {
+    return each_byte([&](int i) {
+      const int unit = v.byte[i / 2 * 2] | v.byte[i / 2 * 2 + 1] << 8;
+      return unit << by >> (i % 2 * 8);
     });
   }
   static Int look_up(Int table, Int at) {
@@ -125,11 +135,19 @@ struct Emulated {
     return each([&](int i) { return at[i]; });
   }
   static void store_floats(float* at, Float v) { std::memcpy(at, v.lane, 64); }
-  static Float load_rows(const void* values, bool half, int64_t at, int64_t step) {
+  static Float load_values(const GroupValues& from, int64_t at, int64_t step) {
     return each([&](int i) {
-      const int64_t index = (at + (i < 8 ? 0 : step)) * 8 + i % 8;
-      return half ? f16_to_f32(static_cast<const uint16_t*>(values)[index])
-                  : static_cast<const float*>(values)[index];
+      const int64_t group = at + (i < 8 ? 0 : step), index = group * 8 + i % 8;
+      switch (from.form) {
+        case GroupValues::Form::kF16:
+          return f16_to_f32(static_cast<const uint16_t*>(from.values)[index]);
+        case GroupValues::Form::kF32:
+          return static_cast<const float*>(from.values)[index];
+        case GroupValues::Form::kMultiples:
+          break;
+      }
+      const float super = from.supers[(group >> from.super_shift) * 8 + i % 8];
+      return static_cast<float>(static_cast<const int8_t*>(from.values)[index]) * super;
     });
   }
   static Int load_zeros(const uint8_t* zeros, int64_t at, int64_t step) {
@@ -200,14 +218,21 @@ class InstructionSets : public ::testing::TestWithParam<QuantScheme> {};
 TEST_P(InstructionSets, GiveTheSameBits) {
   if (!detect_features().avx2_fma_f16c) GTEST_SKIP() << "needs AVX2";
   ThreadPool pool(1);
+  WeightArena arena;
+  Packer packer{pool, arena};
   uint64_t seed = 0;
-  const std::pair<int64_t, int64_t> shapes[] = {{1, 1},    {7, 40},    {16, 64},  {17, 96},
-                                                {65, 257}, {40, 1056}, {24, 2080}};
+  const std::pair<int64_t, int64_t> shapes[] = {{1, 1},    {7, 40},    {16, 64},   {17, 96},
+                                                {65, 257}, {40, 1056}, {24, 2080}, {24, 512}};
   for (const auto& [rows, cols] : shapes) {
     LinearWeight part{"w", test::random_weight(GetParam(), rows, cols, ++seed, seed % 2 == 0), {}};
+    if (cols == 512) {  // scales that are held as multiples
+      for (size_t i = 0; i < part.weight.scales.size(); ++i) {
+        part.weight.scales[i] = 0.0003f * static_cast<float>(1 + i * 7 % 63);
+      }
+    }
     if (seed % 3 == 0) part.bias = test::gaussian(rows, seed);
     const Layout& layout = choose_layout(part, "");
-    const PackedWeight packed = layout.pack({&part, 1}, pool);
+    const PackedWeight packed = layout.pack({&part, 1}, packer);
     const PackedMatrix& w = packed.matrix;
     const Input input(w, test::gaussian(kTokens * cols, seed + 9));
     const Range all{0, kTokens}, tiled{0, 80};
@@ -226,9 +251,12 @@ TEST_P(InstructionSets, GiveTheSameBits) {
 
 std::vector<QuantScheme> quantized_schemes() {
   std::vector<QuantScheme> schemes = {{Code::kIq4Nl, 4, 1, 32, Zero::kNone},
-                                      {Code::kIq4Nl, 4, 1, 16, Zero::kNone}};
-  for (const int bits : {2, 4, 6, 8}) {
+                                      {Code::kIq4Nl, 4, 1, 16, Zero::kNone},
+                                      table_scheme(Code::kNf4, 64),
+                                      table_scheme(Code::kE2M1, 16)};
+  for (int bits = 2; bits <= 8; ++bits) {
     for (const int64_t group : {16, 32, 64, 128, 1 << 20}) {
+      if (bits % 2 == 1 && (group == 64 || group == 128)) continue;
       for (const Zero zero : {Zero::kNone, Zero::kInt, Zero::kOffset}) {
         schemes.push_back(int_scheme(bits, group, zero));
       }

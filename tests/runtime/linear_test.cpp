@@ -1,11 +1,15 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <numeric>
 #include <optional>
 
 #include "lowbit/base/check.h"
 #include "lowbit/runtime/backend.h"
 #include "lowbit/runtime/cpu/isa.h"
+#include "lowbit/runtime/cpu/pack_groups.h"
+#include "lowbit/tensor/dtype.h"
+#include "support/backends.h"
 #include "support/random.h"
 #include "support/weights.h"
 
@@ -48,8 +52,19 @@ std::vector<QuantScheme> all_schemes() {
       }
     }
   }
+  for (const Code code : {Code::kNf4, Code::kFp4, Code::kE2M1}) {
+    for (const int64_t group : {int64_t{16}, int64_t{32}, int64_t{64}}) {
+      schemes.push_back(table_scheme(code, group));
+    }
+  }
+  schemes.push_back(table_scheme(Code::kE2M1, 32, ScaleForm::kE8M0));
+  schemes.push_back(fp8_scheme(1, 32, ScaleForm::kE8M0));
+  schemes.push_back(fp8_scheme(1, kRow));
+  schemes.push_back(fp8_scheme(8, 128));
   schemes.push_back({Code::kIq4Nl, 4, 1, 32, Zero::kNone});
   schemes.push_back({Code::kIq4Nl, 4, 1, 16, Zero::kNone});
+  schemes.push_back(fp8_scheme(1, 32));
+  schemes.push_back(fp8_scheme(16, 128));
   schemes.push_back(int_scheme(4, 24));                    // a group that no low-bit kernel has
   schemes.push_back({Code::kInt, 8, 4, 32, Zero::kNone});  // rows that share scales
   return schemes;
@@ -66,13 +81,11 @@ LinearWeight make_weight(const QuantScheme& scheme, const Shape& shape, uint64_t
 
 std::vector<float> multiply(Backend& backend, const Linear& linear, const std::vector<float>& x,
                             int64_t tokens) {
-  Tensor input = backend.allocate(tokens, linear.cols());
+  const Tensor input =
+      test::tensor_of(backend, {x.begin(), x.begin() + tokens * linear.cols()}, tokens);
   Tensor output = backend.allocate(tokens, linear.rows());
-  std::copy_n(x.begin(), input.size(), input.as<float>());
   linear.forward(input, output);
-  std::vector<float> y(output.size());
-  backend.copy_to_host(output, y);
-  return y;
+  return test::values_of(backend, output);
 }
 
 struct Candidate {
@@ -81,13 +94,17 @@ struct Candidate {
   double bound;
 };
 
-// Every way of the cpu backend with its bound on the relative error.
+// Every way of the cpu and the cuda backend with its bound on the relative error.
 std::vector<Candidate> candidates() {
   std::vector<Candidate> all;
   for (const std::string& isa : cpu::available_isas()) {
     const ScopedVariable forced("LOWBIT_CPU_ISA", isa);
     all.push_back({isa + " f32", make_backend("cpu", {1, Activations::kF32}), 1e-5});
     all.push_back({isa + " int8", make_backend("cpu", {2, Activations::kInt8}), 1.5e-2});
+  }
+  if (test::backend_problem("cuda").empty()) {
+    all.push_back({"cuda f32", make_backend("cuda", {1, Activations::kF32}), 1e-5});
+    all.push_back({"cuda 16-bit", make_backend("cuda", {1, Activations::kDefault}), 4e-3});
   }
   return all;
 }
@@ -114,16 +131,21 @@ TEST_P(LinearMatrix, AgreesWithTheReference) {
   }
 }
 
-TEST_P(LinearMatrix, GivesATokenTheSameBitsInAnyBatchOnAnyThreads) {
+class LinearBits : public ::testing::TestWithParam<std::tuple<std::string, QuantScheme>> {};
+
+TEST_P(LinearBits, OfATokenAreTheSameInAnyBatchOnAnyThreads) {
+  const auto& [name, scheme] = GetParam();
+  LOWBIT_SKIP_WITHOUT_BACKEND(name);
+  const Activations low_precision = name == "cpu" ? Activations::kInt8 : Activations::kDefault;
   uint64_t seed = 20;
   for (const Shape& shape : kShapes) {
     ++seed;
     const std::vector<float> x = gaussian(97 * shape.cols, seed);
-    for (const Activations activations : {Activations::kF32, Activations::kInt8}) {
+    for (const Activations activations : {Activations::kF32, low_precision}) {
       std::vector<float> whole;
       for (const int threads : {1, 2}) {
-        const auto backend = make_backend("cpu", {threads, activations});
-        const auto linear = backend->make_linear({make_weight(GetParam(), shape, seed)});
+        const auto backend = make_backend(name, {threads, activations});
+        const auto linear = backend->make_linear({make_weight(scheme, shape, seed)});
         if (whole.empty()) whole = multiply(*backend, *linear, x, 97);
         for (const int64_t tokens : kTokens) {
           const std::vector<float> y = multiply(*backend, *linear, x, tokens);
@@ -136,24 +158,36 @@ TEST_P(LinearMatrix, GivesATokenTheSameBitsInAnyBatchOnAnyThreads) {
   }
 }
 
-TEST_P(LinearMatrix, EmbedsExactly) {
-  const auto backend = make_backend("cpu");
+TEST_P(LinearBits, OfAnEmbeddingAreThoseOfDequantize) {
+  const auto& [name, scheme] = GetParam();
+  LOWBIT_SKIP_WITHOUT_BACKEND(name);
+  const auto backend = make_backend(name, {0, Activations::kF32});
   uint64_t seed = 40;
   for (const Shape& shape : kShapes) {
-    const LinearWeight weight = make_weight(GetParam(), shape, ++seed);
+    const LinearWeight weight = make_weight(scheme, shape, ++seed);
     const std::vector<float> dense = dequantize(weight.weight);
     const auto linear = backend->make_linear({weight});
     std::vector<int32_t> ids;
     for (int64_t row = shape.rows - 1; row >= 0; --row) ids.push_back(static_cast<int32_t>(row));
     Tensor out = backend->allocate(shape.rows, shape.cols);
     linear->embed(ids, out);
+    const std::vector<float> rows = test::values_of(*backend, out);
     for (const int32_t id : ids) {
-      const float* row = out.row(shape.rows - 1 - id);
+      const float* row = rows.data() + (shape.rows - 1 - id) * shape.cols;
       ASSERT_TRUE(std::equal(row, row + shape.cols, dense.begin() + id * shape.cols))
           << linear->kernel() << " row " << id;
     }
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Schemes, LinearBits,
+                         ::testing::Combine(::testing::Values("cpu", "cuda"),
+                                            ::testing::ValuesIn(all_schemes())),
+                         [](const auto& info) {
+                           const QuantScheme& s = std::get<1>(info.param);
+                           return std::get<0>(info.param) + "_" + name_of(s) +
+                                  (s.group_rows > 1 ? "_rows" : "");
+                         });
 
 INSTANTIATE_TEST_SUITE_P(Schemes, LinearMatrix, ::testing::ValuesIn(all_schemes()),
                          [](const auto& info) {
@@ -184,7 +218,11 @@ TEST(Linear, PartsOfSeveralSchemesMakeOneLayer) {
     Tensor out = candidate.backend->allocate(8, 96), expected_out = ref->allocate(8, 96);
     linear->embed(ids, out);
     expected_linear->embed(ids, expected_out);
-    EXPECT_TRUE(std::equal(out.row(0), out.row(0) + out.size(), expected_out.row(0)));
+    const double bound = candidate.name == "cuda 16-bit" ? 1e-3 : 0;
+    EXPECT_LE(relative_error(test::values_of(*candidate.backend, out),
+                             test::values_of(*ref, expected_out)),
+              bound)
+        << linear->kernel();
   }
 }
 
@@ -197,7 +235,73 @@ TEST(Linear, KeepsFourBitWeightsCompact) {
   EXPECT_EQ(bits(int_scheme(4, 32, Zero::kOffset)), 5.0);  // Q4_1
   EXPECT_EQ(bits(int_scheme(4, 32)), 4.5);                 // Q4_0
   EXPECT_EQ(bits(int_scheme(8, 32)), 8.5);                 // Q8_0
+  EXPECT_EQ(bits(int_scheme(2, 64)), 2.25);
+  EXPECT_EQ(bits(int_scheme(3, 64)), 3.25);
+  EXPECT_EQ(bits(int_scheme(5, 32)), 5.5);
+  EXPECT_EQ(bits(int_scheme(6, 64)), 6.25);
+  EXPECT_EQ(bits(table_scheme(Code::kNf4, 64)), 4.25);
+  EXPECT_EQ(bits(fp8_scheme(1, 64)), 8.25);
   EXPECT_EQ(bits(dense_scheme(Code::kF16)), 16.0);
+}
+
+// As K-quants store them: integers times a half for every 256 columns.
+QTensor k_quant(int bits, int64_t group, Zero zero, int most) {
+  QTensor weight = random_weight(int_scheme(bits, group, zero), 24, 512, 5);
+  test::Random random(11);
+  const auto supers = static_cast<size_t>(256 / group);
+  float scale = 0, offset = 0;
+  for (size_t i = 0; i < weight.scales.size(); ++i) {
+    if (i % supers == 0) {
+      scale = f16_to_f32(f32_to_f16(0.001f + 0.001f * float(random.uniform())));
+      offset = f16_to_f32(f32_to_f16(0.001f * float(random.uniform())));
+    }
+    const auto multiple = static_cast<float>(random.below(most));
+    weight.scales[i] = scale * (zero == Zero::kNone ? multiple - float(most / 2) : multiple);
+    if (zero == Zero::kOffset) weight.offsets[i] = -(offset * float(random.below(most)));
+  }
+  return weight;
+}
+
+TEST(Linear, KeepsTheScalesOfKQuantsInEightBits) {
+  const auto ref = make_backend("ref");
+  for (const QTensor& weight :
+       {k_quant(4, 32, Zero::kOffset, 64), k_quant(5, 32, Zero::kOffset, 64),
+        k_quant(6, 16, Zero::kNone, 256), k_quant(2, 16, Zero::kOffset, 16)}) {
+    const std::vector<float> x = gaussian(5 * 512, 9);
+    const auto expected = multiply(*ref, *ref->make_linear({{"w", weight, {}}}), x, 5);
+    for (const Candidate& candidate : candidates()) {
+      const auto linear = candidate.backend->make_linear({{"w", weight, {}}});
+      const int arrays = weight.scheme.zero == Zero::kOffset ? 2 : 1;
+      const double group_bits = arrays * (8.0 / double(weight.scheme.group_size) + 32.0 / 256);
+      EXPECT_EQ(double(linear->bytes()) * 8 / (24 * 512), weight.scheme.bits + group_bits);
+      EXPECT_LT(relative_error(multiply(*candidate.backend, *linear, x, 5), expected),
+                candidate.bound)
+          << linear->kernel();
+    }
+    Tensor out = make_backend("cpu")->allocate(24, 512);
+    std::vector<int32_t> ids(24);
+    std::iota(ids.begin(), ids.end(), 0);
+    make_backend("cpu")->make_linear({{"w", weight, {}}})->embed(ids, out);
+    const std::vector<float> dense = dequantize(weight);
+    EXPECT_TRUE(std::equal(dense.begin(), dense.end(), out.row(0)));
+  }
+}
+
+TEST(Linear, FindsWhatScalesAreMultiplesOf) {
+  float factor;
+  int8_t multiples[4];
+  const auto found = [&](std::vector<float> values) {
+    return cpu::find_common_factor(values, factor, multiples);
+  };
+  ASSERT_TRUE(found({0, 0, 0, 0}));
+  EXPECT_EQ(factor, 0);
+  ASSERT_TRUE(found({0.375f * 128, 0.375f * -127, 0.375f, 0}));  // +128 is no int8
+  EXPECT_EQ(factor, -0.375f);
+  EXPECT_EQ(multiples[0], -128);
+  EXPECT_EQ(multiples[1], 127);
+  EXPECT_FALSE(found({0.375f * 128, 0.375f * -128, 0.375f, 0}));
+  EXPECT_FALSE(found({1.f, 0x1p-20f, 0, 0}));
+  EXPECT_FALSE(found({1.f, 1e-38f, 1e38f, 0}));
 }
 
 TEST(Linear, AForcedLayoutIsTheOneThatRuns) {
@@ -228,6 +332,7 @@ TEST(Linear, AWeightThatIsExactInHalvesStaysInHalves) {
 
 TEST(Linear, RefusesOperandsThatDoNotFit) {
   for (const std::string& name : backend_names()) {
+    if (!test::backend_problem(name).empty()) continue;
     const auto backend = make_backend(name);
     const auto weight = [](int64_t rows, int64_t cols) {
       return LinearWeight{"w", random_weight(int_scheme(4, 32), rows, cols, 1), {}};

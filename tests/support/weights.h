@@ -43,15 +43,20 @@ inline QTensor random_weight(const QuantScheme& scheme, int64_t rows, int64_t co
   std::vector<uint8_t> codes(rows * weight.row_bytes());
   for (int64_t row = 0; row < rows; ++row) {
     for (int64_t col = 0; col < cols; ++col) {
-      pack(codes.data() + row * weight.row_bytes(), col, scheme.bits,
-           static_cast<uint32_t>(random.below(int64_t{1} << scheme.bits)));
+      auto code = static_cast<uint32_t>(random.below(int64_t{1} << scheme.bits));
+      if (scheme.code == Code::kE4M3 && (code & 0x7f) == 0x7f) --code;  // no NaN
+      pack(codes.data() + row * weight.row_bytes(), col, scheme.bits, code);
     }
   }
+  if (scheme.code == Code::kE4M3) {
+    for (uint8_t& code : codes) code = (code & 0x7f) == 0x7f ? uint8_t{0x30} : code;  // no NaN
+  }
   weight.codes = Bytes::own(std::move(codes));
-  const float range = scheme.code == Code::kIq4Nl ? 127.f : float(1 << scheme.bits);
+  const float range = scheme.code == Code::kInt ? float(1 << scheme.bits) : 127.f;
   for (int64_t i = 0; i < weight.scale_rows() * weight.groups(); ++i) {
     float scale = 0.1f * (0.5f + static_cast<float>(random.uniform())) / range;
     float offset = -scale * range * (0.4f + 0.2f * static_cast<float>(random.uniform()));
+    if (scheme.scale_form == ScaleForm::kE8M0) scale = 0x1p-8f;
     if (!wide_scales) {
       scale = f16_to_f32(f32_to_f16(scale));
       offset = f16_to_f32(f32_to_f16(offset));

@@ -47,6 +47,8 @@ constexpr int kRegexSeconds = 10;  // one text through one regular expression
 
 constexpr size_t kQuantStateBytes = 65'536;  // a JSON text inside a tensor (bitsandbytes)
 
+constexpr size_t kTraceSpans = 1 << 20;  // kept of one thread (24 MiB)
+
 constexpr size_t kJournalBytes = 256 * kMiB;  // of an unfinished quantize run
 
 // One request to the engine.

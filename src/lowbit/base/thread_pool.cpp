@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "lowbit/base/check.h"
+#include "lowbit/base/trace.h"
 
 namespace lowbit {
 
@@ -87,19 +88,26 @@ void ThreadPool::cancel_rest() {
 }
 
 void ThreadPool::run_share(int thread) {
-  int64_t index = 0;
-  while (claim(index)) {
-    try {
-      (*body_.load(std::memory_order_acquire))(index, thread);
-    } catch (...) {
-      {
-        const std::lock_guard lock(failure_mutex_);
-        if (!failure_) failure_ = std::current_exception();
+  int64_t index = 0, finished = 0;
+  if (!claim(index)) return;
+  const Loop& loop = *loop_.load(std::memory_order_acquire);
+  {
+    const trace::Span span(loop.label);
+    do {
+      try {
+        loop.call(loop.context, index, thread);
+      } catch (...) {
+        {
+          const std::lock_guard lock(failure_mutex_);
+          if (!failure_) failure_ = std::current_exception();
+        }
+        cancel_rest();
       }
-      cancel_rest();
-    }
-    done_.fetch_add(1, std::memory_order_release);
+      ++finished;
+    } while (claim(index));
   }
+  // The loop cannot end before this, so every index above was of this loop.
+  done_.fetch_add(finished, std::memory_order_release);
 }
 
 void ThreadPool::work(int thread) {
@@ -115,15 +123,16 @@ void ThreadPool::work(int thread) {
   }
 }
 
-void ThreadPool::parallel_for(int64_t count, const std::function<void(int64_t, int)>& body) {
+void ThreadPool::run(const Loop& loop, int64_t count) {
   if (workers_.empty() || count <= 1) {
-    for (int64_t index = 0; index < count; ++index) body(index, 0);
+    const trace::Span span(count > 0 ? loop.label : nullptr);
+    for (int64_t index = 0; index < count; ++index) loop.call(loop.context, index, 0);
     return;
   }
   LOWBIT_CHECK(count < static_cast<int64_t>(kClosed), "a loop of ", count, " turns");
   const uint64_t generation = (next_.load(std::memory_order_relaxed) >> 32) + 1;
   next_.store(generation << 32 | kClosed, std::memory_order_seq_cst);
-  body_.store(&body, std::memory_order_release);
+  loop_.store(&loop, std::memory_order_release);
   count_.store(count, std::memory_order_release);
   done_.store(0, std::memory_order_relaxed);
   failure_ = nullptr;

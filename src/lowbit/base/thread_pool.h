@@ -4,7 +4,6 @@
 #include <atomic>
 #include <cstdint>
 #include <exception>
-#include <functional>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -24,9 +23,25 @@ class ThreadPool {
   // Calls body(index, thread) for every index in [0, count), thread in [0, size()). Which thread
   // gets which index is not fixed, so no result may depend on it. Returns when all are done; the
   // first exception of a body is rethrown here. Not reentrant.
-  void parallel_for(int64_t count, const std::function<void(int64_t index, int thread)>& body);
+  // `label` names each thread's share in traces (base/trace.h) and must stay valid.
+  template <typename Body>
+  void parallel_for(int64_t count, const Body& body, const char* label = nullptr) {
+    run({[](const void* context, int64_t index, int thread) {
+           (*static_cast<const Body*>(context))(index, thread);
+         },
+         &body, label},
+        count);
+  }
 
  private:
+  // A body without its type: std::function would allocate for every loop.
+  struct Loop {
+    void (*call)(const void* context, int64_t index, int thread);
+    const void* context;
+    const char* label;
+  };
+
+  void run(const Loop& loop, int64_t count);
   void work(int thread);
   void run_share(int thread);
   bool claim(int64_t& index);
@@ -38,7 +53,7 @@ class ThreadPool {
   // generation changed.
   std::atomic<uint64_t> next_;
   std::atomic<int64_t> count_{0};
-  std::atomic<const std::function<void(int64_t, int)>*> body_{nullptr};
+  std::atomic<const Loop*> loop_{nullptr};
   std::atomic<int64_t> done_{0};
   std::atomic<int> loops_{0};  // started so far; threads sleep on it
   std::atomic<bool> stop_{false};

@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <cstring>
 
 #include "lowbit/base/check.h"
-#include "lowbit/tensor/dtype.h"
+#include "lowbit/bench/noise.h"
+#include "lowbit/bench/random_model.h"
 
 namespace lowbit {
 
@@ -61,58 +61,6 @@ std::vector<BenchCase> all_cases() {
     }
   }
   return cases;
-}
-
-// Marsaglia's xorshift64*: fast, and good enough for weights that are only timed.
-class Noise {
- public:
-  explicit Noise(uint64_t seed) : state_(seed * 2 + 1) {}
-  uint64_t next() {
-    state_ ^= state_ >> 12;
-    state_ ^= state_ << 25;
-    state_ ^= state_ >> 27;
-    return state_ * 2685821657736338717u;
-  }
-  float uniform() { return static_cast<float>(next() >> 40) * 0x1p-24f; }  // [0, 1)
-
- private:
-  uint64_t state_;
-};
-
-QTensor random_weight(const BenchCase& bench) {
-  Noise noise(static_cast<uint64_t>(bench.shape.rows * 31 + bench.shape.cols));
-  QTensor weight;
-  weight.scheme = bench.scheme;
-  weight.rows = bench.shape.rows;
-  weight.cols = bench.shape.cols;
-  std::vector<uint8_t> codes(static_cast<size_t>(weight.rows * weight.row_bytes()));
-  if (bench.scheme.dense()) {
-    for (size_t at = 0; at + 2 <= codes.size(); at += 2) {
-      const float value = (noise.uniform() - 0.5f) * 0.1f;
-      const uint16_t half =
-          bench.scheme.code == Code::kF16 ? f32_to_f16(value) : f32_to_bf16(value);
-      std::memcpy(codes.data() + at, &half, 2);
-    }
-  } else {
-    for (size_t at = 0; at + 8 <= codes.size(); at += 8) {
-      const uint64_t word = noise.next();
-      std::memcpy(codes.data() + at, &word, 8);
-    }
-    const float range =
-        bench.scheme.code == Code::kIq4Nl ? 127.f : static_cast<float>(1 << bench.scheme.bits);
-    for (int64_t i = 0; i < weight.rows * weight.groups(); ++i) {
-      const float scale = f16_to_f32(f32_to_f16((0.5f + noise.uniform()) * 0.1f / range));
-      weight.scales.push_back(scale);
-      if (bench.scheme.zero == Zero::kInt) {
-        weight.zeros.push_back(static_cast<uint8_t>(noise.next() >> (64 - bench.scheme.bits)));
-      }
-      if (bench.scheme.zero == Zero::kOffset) {
-        weight.offsets.push_back(f16_to_f32(f32_to_f16(-scale * range * 0.5f)));
-      }
-    }
-  }
-  weight.codes = Bytes::own(std::move(codes));
-  return weight;
 }
 
 // The same layer so often that its copies together fit no cache.
@@ -172,7 +120,9 @@ std::vector<double> time_of(ColdLinear& linear, const Tensor& x, Tensor& y, doub
 void measure_case(Backend& backend, const Machine& machine, const BenchCase& bench,
                   const KernelBenchOptions& options,
                   const std::function<void(const KernelRow&)>& done) {
-  const QTensor weight = random_weight(bench);
+  const QTensor weight =
+      random_weight(bench.scheme, bench.shape.rows, bench.shape.cols,
+                    static_cast<uint64_t>(bench.shape.rows * 31 + bench.shape.cols));
   // As roofline's reading of DRAM, which is at least four L3s where those are small.
   const int64_t cold = machine.reads.empty() ? int64_t{64} << 20 : machine.reads[0].bytes / 4;
   ColdLinear linear(backend, weight, cold);

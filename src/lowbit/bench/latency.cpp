@@ -9,33 +9,40 @@
 #include "lowbit/base/check.h"
 #include "lowbit/base/progress.h"
 #include "lowbit/base/stopwatch.h"
+#include "lowbit/bench/noise.h"
 
 namespace lowbit {
 
 namespace {
 
-// One sequence of random tokens. A step also fetches the logits, as generation does.
+// Some sequences of random tokens. A step also fetches the logits, as generation does.
 class Runner {
  public:
-  Runner(Model& model, int64_t tokens, DType kv_dtype, uint64_t seed)
+  Runner(Model& model, int64_t sequences, int64_t tokens, const LatencyOptions& options)
       : model_(model),
-        cache_(model.make_kv_cache((tokens + kBlockTokens - 1) / kBlockTokens, kv_dtype)),
-        logits_(static_cast<size_t>(model.config().vocab_size)),
-        state_(seed) {
-    block_table_.resize(static_cast<size_t>(cache_.spec.blocks));
-    std::iota(block_table_.begin(), block_table_.end(), 0);
+        blocks_((tokens + kBlockTokens - 1) / kBlockTokens),
+        cache_(model.make_kv_cache(sequences * blocks_, options.kv_dtype)),
+        logits_(static_cast<size_t>(sequences * model.config().vocab_size)),
+        noise_(options.seed) {
+    for (int64_t i = 0; i < sequences; ++i) {
+      block_tables_.emplace_back(static_cast<size_t>(blocks_));
+      std::iota(block_tables_.back().begin(), block_tables_.back().end(), i * blocks_);
+    }
   }
 
-  // Seconds to run `count` tokens, `batch` at a time, from position 0.
-  double run(int64_t count, int64_t batch_size) {
+  // Seconds to run `count` tokens of each sequence, `chunk` at a time, from position `first` on.
+  double run(int64_t first, int64_t count, int64_t chunk) {
     const Stopwatch watch;
-    for (int64_t position = 0; position < count; position += batch_size) {
+    const int64_t end = first + count;
+    for (int64_t position = first; position < end; position += chunk) {
+      const int64_t size = std::min(chunk, end - position);
       StepBatch batch;
-      batch.tokens.resize(static_cast<size_t>(std::min(batch_size, count - position)));
-      for (int32_t& id : batch.tokens) id = random_token();
-      batch.sequences = {{0, batch.size(), position, block_table_}};
-      const bool last = position + batch.size() == count;
-      if (last || batch_size == 1) batch.logit_rows = {static_cast<int32_t>(batch.size() - 1)};
+      for (const std::vector<int32_t>& table : block_tables_) {
+        batch.sequences.push_back({batch.size(), size, position, table});
+        for (int64_t i = 0; i < size; ++i) batch.tokens.push_back(random_token());
+        const bool last = position + size == end;
+        if (last || chunk == 1) batch.logit_rows.push_back(static_cast<int32_t>(batch.size() - 1));
+      }
       const Tensor logits = model_.forward(batch, cache_);
       if (logits.rows > 0) model_.backend().copy_to_host(logits, logits_);
     }
@@ -43,16 +50,17 @@ class Runner {
   }
 
  private:
-  int32_t random_token() {  // Knuth's MMIX generator; the high bits are the good ones
-    state_ = state_ * 6364136223846793005u + 1442695040888963407u;
-    return static_cast<int32_t>((state_ >> 33) % static_cast<uint64_t>(model_.config().vocab_size));
+  int32_t random_token() {
+    return static_cast<int32_t>((noise_.next() >> 33) %
+                                static_cast<uint64_t>(model_.config().vocab_size));
   }
 
   Model& model_;
+  int64_t blocks_;  // of a sequence
   KvCache cache_;
-  std::vector<int32_t> block_table_;
+  std::vector<std::vector<int32_t>> block_tables_;
   std::vector<float> logits_;
-  uint64_t state_;
+  Noise noise_;
 };
 
 }  // namespace
@@ -77,43 +85,84 @@ double peak_memory_mib() {
   return static_cast<double>(usage.ru_maxrss) / 1024;
 }
 
-std::vector<LatencyRow> measure_latency(Model& model, const LatencyOptions& options) {
-  LOWBIT_CHECK(options.repetitions > 0, "repetitions must be positive, not ", options.repetitions);
-  LOWBIT_CHECK(!options.prompt_tokens.empty(), "no prompt length is given");
-  int64_t longest = options.decode_tokens;
-  for (const int64_t tokens : options.prompt_tokens) longest = std::max(longest, tokens);
-  for (int64_t tokens : options.prompt_tokens) {
-    LOWBIT_CHECK(std::min(tokens, options.decode_tokens) > 0 && longest <= model.context(),
-                 "prompt of ", tokens, ", decode of ", options.decode_tokens,
-                 " tokens; expected 1 to the model's context of ", model.context());
-  }
+namespace {
 
-  Runner runner(model, longest, options.kv_dtype, options.seed);
+void check(const Model& model, int64_t prompt, const LatencyOptions& options) {
+  LOWBIT_CHECK(options.repetitions > 0, "repetitions must be positive, not ", options.repetitions);
+  const int64_t decoded = options.depth + options.decode_tokens;
+  LOWBIT_CHECK(std::min(prompt, options.decode_tokens) > 0 && options.depth >= 0 &&
+                   std::max(prompt, decoded) <= model.context(),
+               "prompt of ", prompt, ", decode of ", options.decode_tokens, " tokens behind ",
+               options.depth, "; expected 1 to the model's context of ", model.context());
+}
+
+// Of runs over `count` tokens of each sequence behind `first`, `total` in all; the first run is not
+// counted.
+Rate measure_rate(Runner& runner, int64_t first, int64_t count, int64_t total, int64_t chunk,
+                  int repetitions, Progress& progress, int64_t& done) {
+  std::vector<double> rates;
+  for (int i = 0; i <= repetitions; ++i) {
+    const double seconds = runner.run(first, count, chunk);
+    if (i > 0) rates.push_back(static_cast<double>(total) / seconds);
+    progress.update(++done);
+  }
+  return summarize(rates);
+}
+
+}  // namespace
+
+std::vector<LatencyRow> measure_latency(Model& model, const LatencyOptions& options) {
+  LOWBIT_CHECK(!options.prompt_tokens.empty(), "no prompt length is given");
+  int64_t longest = options.depth + options.decode_tokens;
+  for (const int64_t tokens : options.prompt_tokens) longest = std::max(longest, tokens);
+  for (const int64_t tokens : options.prompt_tokens) check(model, tokens, options);
+
+  Runner runner(model, 1, longest, options);
   const auto rows = static_cast<int64_t>(options.prompt_tokens.size());
   Progress progress("measuring", (rows + 1) * (options.repetitions + 1), "runs");
   int64_t done = 0;
-  const auto measure = [&](int64_t tokens, int64_t batch) {
-    std::vector<double> rates;
-    for (int i = 0; i <= options.repetitions; ++i) {
-      const double seconds = runner.run(tokens, batch);
-      if (i > 0) rates.push_back(static_cast<double>(tokens) / seconds);
-      progress.update(++done);
-    }
-    return summarize(rates);
+  const auto measure = [&](int64_t first, int64_t tokens, int64_t chunk) {
+    return measure_rate(runner, first, tokens, tokens, chunk, options.repetitions, progress, done);
   };
 
-  const Rate decode = measure(options.decode_tokens, 1);
+  if (options.depth > 0) runner.run(0, options.depth, model.max_batch());
+  const Rate decode = measure(options.depth, options.decode_tokens, 1);
   std::vector<LatencyRow> table;
   for (const int64_t tokens : options.prompt_tokens) {
     LatencyRow row;
     row.prompt_tokens = tokens;
     row.decode_tokens = options.decode_tokens;
+    row.depth = options.depth;
     row.repetitions = options.repetitions;
-    row.prefill_tok_s = measure(tokens, model.max_batch());
+    row.prefill_tok_s = measure(0, tokens, model.max_batch());
     row.decode_tok_s = decode;
     row.weight_gb_s = static_cast<double>(model.weight_bytes()) * decode.median / 1e9;
+    const double context =
+        static_cast<double>(options.depth) + static_cast<double>(options.decode_tokens + 1) / 2;
+    row.read_gb_s =
+        row.weight_gb_s +
+        context *
+            static_cast<double>(model.config().kv_bytes_per_token(size_of(options.kv_dtype))) *
+            decode.median / 1e9;
     row.peak_memory_mib = peak_memory_mib();
     table.push_back(row);
+  }
+  return table;
+}
+
+std::vector<BatchedRow> measure_batched(Model& model, const LatencyOptions& options) {
+  check(model, 1, options);
+  const auto count = static_cast<int64_t>(options.sequences.size());
+  Progress progress("measuring", count * (options.repetitions + 1), "runs");
+  int64_t done = 0;
+  std::vector<BatchedRow> table;
+  for (const int64_t sequences : options.sequences) {
+    LOWBIT_CHECK(sequences > 0 && sequences <= model.max_batch(), sequences,
+                 " sequences; expected 1 to the ", model.max_batch(), " tokens of a batch");
+    Runner runner(model, sequences, options.decode_tokens, options);
+    table.push_back({sequences, measure_rate(runner, 0, options.decode_tokens,
+                                             sequences * options.decode_tokens, 1,
+                                             options.repetitions, progress, done)});
   }
   return table;
 }

@@ -39,6 +39,8 @@ struct CheckpointFormat {
   // rows and cols. Null: the weight is read for it.
   QTensor (*describe)(const TensorSource& source, const Json& quantization_config,
                       const std::string& module) = nullptr;
+  // Makes a quantization_config say that weights have an input_order. Null: they cannot.
+  void (*describe_order)(Json& quantization_config) = nullptr;
 };
 
 // All rows; "safetensors" (nothing quantized) is the last and detects anything without a

@@ -29,11 +29,12 @@ inline float exp_negative(float x) {
   return x < -87.f ? 0.f : value;
 }
 
+constexpr size_t kChunk = 256;
+
 }  // namespace
 
-double negative_log_likelihood(std::span<const float> logits, int32_t token) {
+double log_sum_exp(std::span<const float> logits) {
   const float top = *std::max_element(logits.begin(), logits.end());
-  constexpr size_t kChunk = 256;
   double sum = 0;
   for (size_t begin = 0; begin < logits.size(); begin += kChunk) {
     const size_t count = std::min(kChunk, logits.size() - begin);
@@ -41,7 +42,29 @@ double negative_log_likelihood(std::span<const float> logits, int32_t token) {
     for (size_t i = 0; i < count; ++i) values[i] = exp_negative(logits[begin + i] - top);
     for (size_t i = 0; i < count; ++i) sum += values[i];
   }
-  return std::log(sum) + (static_cast<double>(top) - logits[static_cast<size_t>(token)]);
+  return std::log(sum) + static_cast<double>(top);
+}
+
+double negative_log_likelihood(std::span<const float> logits, int32_t token) {
+  return log_sum_exp(logits) - logits[static_cast<size_t>(token)];
+}
+
+double kl_divergence(std::span<const float> log_p, std::span<const float> logits) {
+  constexpr float kNegligible = -16.f;
+  const double normalizer = log_sum_exp(logits);
+  double sum = 0;
+  for (size_t begin = 0; begin < logits.size(); begin += kChunk) {
+    const size_t count = std::min(kChunk, logits.size() - begin);
+    float p[kChunk];
+    for (size_t i = 0; i < count; ++i) {
+      const float log = log_p[begin + i];
+      p[i] = log > kNegligible ? exp_negative(std::min(log, 0.f)) : 0.f;
+    }
+    for (size_t i = 0; i < count; ++i) {
+      if (p[i] > 0) sum += p[i] * (log_p[begin + i] - (logits[begin + i] - normalizer));
+    }
+  }
+  return sum;
 }
 
 }  // namespace lowbit

@@ -1,26 +1,13 @@
-// Perplexity of a text under a model, by the field's protocols:
-//   hf         windows of ctx tokens without overlap, no BOS inserted, every position scored
-//   llama.cpp  chunks of ctx tokens, first replaced by BOS if the tokenizer adds one, second half
-//              scored
-//   mixq       as llama.cpp, BOS always, scored from min(512, ctx / 2) on, probabilities rounded
-//              through fp16
+// Perplexity of a text under a model, by the protocols of windows.h.
 #pragma once
 
 #include <cstdint>
 #include <string>
 #include <vector>
 
-#include "lowbit/model/model.h"
-#include "lowbit/tokenizer/tokenizer.h"
+#include "lowbit/eval/windows.h"
 
 namespace lowbit {
-
-struct PerplexityOptions {
-  std::string protocol = "hf";
-  int64_t context = 0;  // 0: 2048 for hf, 512 otherwise
-  int64_t chunks = -1;  // -1: all
-  DType kv_dtype = DType::kF16;
-};
 
 struct PerplexityResult {
   std::string protocol;
@@ -34,13 +21,9 @@ struct PerplexityResult {
   std::vector<double> chunk_nll;  // mean negative log-likelihood of each chunk, in nats
 };
 
-// Names of the protocols.
-std::vector<std::string> perplexity_protocols();
-
-// Throws kInvalidArgument for an unknown protocol (listing them), a text shorter than the protocol
-// needs, or a window longer than the model's context; kCorruptFile if the model gives NaN. Shows a
-// progress line with the running perplexity.
+// Throws what make_windows() throws; kCorruptFile if the model gives NaN. Shows a progress line
+// with the running perplexity.
 PerplexityResult perplexity(Model& model, const Tokenizer& tokenizer, const std::string& text,
-                            const PerplexityOptions& options);
+                            const WindowOptions& options);
 
 }  // namespace lowbit

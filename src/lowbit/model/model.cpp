@@ -270,10 +270,9 @@ void Model::run_block(int64_t index, Buffers& a, KvCache& cache) {
   block.down_proj->forward(a.mlp, a.hidden);
 }
 
-Tensor Model::hidden_states(const StepBatch& batch, KvCache& cache) {
-  check(batch);
+// The calls of a step; returns the hidden states of its logit rows.
+Tensor Model::run(const StepBatch& batch, KvCache& cache) {
   Buffers a = buffers_->first(batch.size(), static_cast<int64_t>(batch.logit_rows.size()));
-  backend_.begin_step(batch);
   embed_tokens_->embed(batch.tokens, a.residual);
   backend_.zero(a.hidden);
   for (int64_t i = 0; i < config_.num_hidden_layers; ++i) run_block(i, a, cache);
@@ -283,19 +282,32 @@ Tensor Model::hidden_states(const StepBatch& batch, KvCache& cache) {
   return a.gathered;
 }
 
-Tensor Model::logits(const Tensor& hidden) {
+Tensor Model::hidden_states(const StepBatch& batch, KvCache& cache) {
+  check(batch);
+  backend_.begin_step(batch);
+  return run(batch, cache);
+}
+
+void Model::reserve_logits(int64_t rows) {
   Tensor& logits = buffers_->logits;
-  if (hidden.rows > logits.rows) {
-    logits = Tensor();  // freed before its successor is allocated
-    logits = backend_.allocate(hidden.rows, config_.vocab_size);
-  }
-  Tensor out = logits.first(hidden.rows);
+  if (rows <= logits.rows) return;
+  logits = Tensor();  // freed before its successor is allocated
+  logits = backend_.allocate(rows, config_.vocab_size);
+}
+
+Tensor Model::logits(const Tensor& hidden) {
+  reserve_logits(hidden.rows);
+  Tensor out = buffers_->logits.first(hidden.rows);
   if (hidden.rows > 0) (lm_head_ ? lm_head_ : embed_tokens_)->forward(hidden, out);
   return out;
 }
 
 Tensor Model::forward(const StepBatch& batch, KvCache& cache) {
-  return logits(hidden_states(batch, cache));
+  check(batch);
+  const auto rows = static_cast<int64_t>(batch.logit_rows.size());
+  reserve_logits(rows);
+  backend_.run_step(batch, cache, this, [&] { logits(run(batch, cache)); });
+  return buffers_->logits.first(rows);
 }
 
 }  // namespace lowbit

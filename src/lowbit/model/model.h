@@ -61,6 +61,8 @@ class Model {
   std::unique_ptr<Block> load_block(const Checkpoint& checkpoint, int64_t index) const;
   void allocate_buffers();
   void check(const StepBatch& batch) const;
+  Tensor run(const StepBatch& batch, KvCache& cache);
+  void reserve_logits(int64_t rows);
   void run_block(int64_t index, Buffers& a, KvCache& cache);
   std::vector<const Linear*> decode_linears() const;
 

@@ -6,6 +6,8 @@
 #include "lowbit/base/check.h"
 #include "lowbit/base/checksum.h"
 #include "lowbit/base/version.h"
+#include "lowbit/quantize/quantizer.h"
+#include "lowbit/runtime/cpu/gemm.h"
 
 namespace lowbit {
 
@@ -40,7 +42,8 @@ Json describe(const fs::path& path) {
 
 }  // namespace
 
-Json fingerprint(const fs::path& model, const QuantizeOptions& options) {
+Json fingerprint(const fs::path& model, const QuantizeOptions& options,
+                 const CalibrationData* calibration) {
   Json files = Json::object();
   if (fs::is_directory(model)) {
     for (const auto& entry : fs::directory_iterator(model)) {
@@ -53,16 +56,27 @@ Json fingerprint(const fs::path& model, const QuantizeOptions& options) {
   }
   std::vector<std::string> skip = options.skip;
   std::sort(skip.begin(), skip.end());
-  return {{"lowbit", kVersion},
-          {"options",
-           {{"method", options.method},
-            {"bits", options.bits},
-            {"group_size", options.group_size},
-            {"symmetric", options.symmetric},
-            {"format", options.format},
-            {"skip", skip},
-            {"shard_bytes", options.shard_bytes}}},
-          {"model", files}};
+  Json result = {{"lowbit", kVersion},
+                 {"options",
+                  {{"method", options.method},
+                   {"bits", options.bits},
+                   {"group_size", options.group_size},
+                   {"symmetric", options.symmetric},
+                   {"format", options.format},
+                   {"skip", skip},
+                   {"shard_bytes", options.shard_bytes}}},
+                 {"model", files}};
+  const QuantizeMethod& method = quantize_method(options.method);
+  if (method.describe != nullptr) {
+    result["options"]["method_options"] = method.describe(options.method_options);
+  }
+  if (calibration != nullptr) {
+    result["calibration"] = {{"tokens", calibration->sha256}, {"isa", cpu::Gemm().isa()}};
+    result["options"]["samples"] = calibration->windows.size();
+    result["options"]["seqlen"] = options.calibration.seqlen;
+    result["options"]["seed"] = options.method_options.seed;
+  }
+  return result;
 }
 
 }  // namespace lowbit

@@ -1,12 +1,15 @@
 // Output as a Hugging Face folder: gptq, compressed-tensors, or 16-bit safetensors.
 #include <algorithm>
 #include <cstdio>
+#include <numeric>
 
 #include "lowbit/base/check.h"
+#include "lowbit/checkpoint/checksums.h"
 #include "lowbit/checkpoint/formats.h"
 #include "lowbit/quantize/fault.h"
 #include "lowbit/quantize/hf_config.h"
 #include "lowbit/quantize/output.h"
+#include "lowbit/quantize/part_checkpoint.h"
 #include "lowbit/quantize/quantizer.h"
 
 namespace lowbit {
@@ -24,6 +27,10 @@ class HfOutput final : public Output {
     const QuantizeMethod& method = quantize_method(job.options.method);
     quantizer_ = method.make();
     request_ = method.scheme({job.options.bits, job.options.group_size, job.options.symmetric});
+    reorders_ = method.reorders != nullptr && method.reorders(job.options.method_options) &&
+                request_.group_size > 0;
+    LOWBIT_CHECK(!reorders_ || format_.describe_order != nullptr, "--format ", format_.name,
+                 " cannot hold columns in another order; use --format gptq, or --static-groups");
     LOWBIT_CHECK(format_.write != nullptr, "lowbit reads --format ", format_.name,
                  " but does not write it");
   }
@@ -50,16 +57,25 @@ class HfOutput final : public Output {
   }
 
   void write_matrix(const PlanItem& item, const LinearWeight& weight, PartWriter& part) override {
-    if (item.quantize) {
-      write_quantized(item, weight, part);
-    } else {
-      write_rows(item.name + ".weight", weight.weight, item.name, dense_, same_row, job_.pool,
-                 part);
-    }
-    if (!weight.bias.empty()) {
-      write_vector({PlanItem::Kind::kVector, item.name + ".bias", item.rows, 1, false}, weight.bias,
-                   part);
-    }
+    if (item.quantize) return write_quantized(item, quantize(item, weight), weight.bias, part);
+    write_rows(item.name + ".weight", weight.weight, item.name, dense_, same_row, job_.pool, part);
+    write_bias(item, weight.bias, part);
+  }
+
+  QuantScheme scheme(const PlanItem& item) const override {
+    return item.quantize ? for_shape(request_, item.rows, item.cols) : dense_scheme(Code::kF16);
+  }
+
+  void write_quantized(const PlanItem& item, const QTensor& weight, const std::vector<float>& bias,
+                       PartWriter& part) override {
+    const uint64_t begin = part.offset();
+    for (const StoredTensor& tensor : format_.write(item.name, weight)) part.add(tensor);
+    part.count_linear(item.rows * item.cols, begin);
+    write_bias(item, bias, part);
+  }
+
+  std::unique_ptr<Checkpoint> open_part(const PartFile& file) const override {
+    return std::make_unique<PartCheckpoint>(file, format_, description());
   }
 
   void assemble(const std::vector<PartFile>& parts, const fs::path& result) override {
@@ -69,6 +85,8 @@ class HfOutput final : public Output {
     copy_tokenizer(job_.checkpoint, result);
     fault_point("model card");
     write_file_atomic(result / "README.md", model_card(job_, job_.options.format));
+    fault_point("checksums");
+    write_checksums(result);
   }
 
  private:
@@ -89,20 +107,32 @@ class HfOutput final : public Output {
     weight.scales.assign(weight.rows * weight.groups(), 1.f);
     if (request_.zero == Zero::kInt) weight.zeros.assign(weight.scales.size(), 1);
     if (request_.zero == Zero::kOffset) weight.offsets.assign(weight.scales.size(), -1.f);
+    if (reorders_) {
+      weight.input_order.resize(static_cast<size_t>(item.cols));
+      std::iota(weight.input_order.rbegin(), weight.input_order.rend(), 0);
+    }
     format_.write(item.name, weight);
   }
 
-  void write_quantized(const PlanItem& item, const LinearWeight& weight, PartWriter& part) {
+  QTensor quantize(const PlanItem& item, const LinearWeight& weight) const {
     std::vector<float> values(static_cast<size_t>(item.rows * item.cols));
     job_.pool.parallel_for(item.rows, [&](int64_t row, int) {
       dequantize_row(weight.weight, row, values.data() + row * item.cols);
     });
-    const QTensor quantized =
-        quantizer_->quantize({item.name, item.rows, item.cols, values, &job_.pool},
-                             for_shape(request_, item.rows, item.cols));
-    const uint64_t begin = part.offset();
-    for (const StoredTensor& tensor : format_.write(item.name, quantized)) part.add(tensor);
-    part.count_linear(item.rows * item.cols, begin);
+    return quantizer_->quantize({item.name, item.rows, item.cols, values, &job_.pool},
+                                scheme(item));
+  }
+
+  void write_bias(const PlanItem& item, const std::vector<float>& bias, PartWriter& part) {
+    if (bias.empty()) return;
+    write_vector({PlanItem::Kind::kVector, item.name + ".bias", item.rows, 1, false}, bias, part);
+  }
+
+  // quantization_config of the result.
+  Json description() const {
+    Json description = format_.quantization_config(request_, job_.plan.skipped);
+    if (reorders_) format_.describe_order(description);
+    return description;
   }
 
   // Shards of consecutive units, each as full as the limit allows.
@@ -148,10 +178,10 @@ class HfOutput final : public Output {
   void write_configs(const fs::path& result) const {
     Json config = hf_config(job_.checkpoint, job_.config, dense_.type);
     if (quantizes_) {
-      const Json description = format_.quantization_config(request_, job_.plan.skipped);
-      config["quantization_config"] = description;
-      if (description["quant_method"] == "gptq") {
-        write_file_atomic(result / "quantize_config.json", dump_json(description, 2) + "\n");
+      const Json quantization = description();
+      config["quantization_config"] = quantization;
+      if (quantization["quant_method"] == "gptq") {
+        write_file_atomic(result / "quantize_config.json", dump_json(quantization, 2) + "\n");
       }
     }
     fault_point("config");
@@ -163,7 +193,8 @@ class HfOutput final : public Output {
   const CheckpointFormat& format_;
   const RowEncoder& dense_;
   std::unique_ptr<Quantizer> quantizer_;
-  QuantScheme request_;  // group_rows and group_size may be 0: see for_shape()
+  QuantScheme request_;    // group_rows and group_size may be 0: see for_shape()
+  bool reorders_ = false;  // weights have an input_order
 };
 
 }  // namespace

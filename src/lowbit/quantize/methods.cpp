@@ -1,8 +1,11 @@
 #include <cmath>
 
 #include "lowbit/base/check.h"
+#include "lowbit/quantize/autoround.h"
+#include "lowbit/quantize/awq.h"
 #include "lowbit/quantize/block_codes.h"
 #include "lowbit/quantize/float_codes.h"
+#include "lowbit/quantize/gptq.h"
 #include "lowbit/quantize/hqq.h"
 #include "lowbit/quantize/quantizer.h"
 #include "lowbit/quantize/rtn.h"
@@ -52,6 +55,33 @@ QuantScheme mxfp4() { return table_scheme(Code::kE2M1, 32, ScaleForm::kE8M0); }
 QuantScheme nvfp4() { return table_scheme(Code::kE2M1, 16, ScaleForm::kE4M3); }
 QuantScheme int8() { return int_scheme(8, 0); }
 
+template <typename Method, auto kOptions>
+std::unique_ptr<BlockQuantizer> make_block(const MethodOptions& options) {
+  return std::make_unique<Method>(options.*kOptions);
+}
+
+Json describe_gptq(const MethodOptions& options) {
+  return {{"damp_percent", options.gptq.damp_percent},
+          {"act_order", options.gptq.act_order},
+          {"static_groups", options.gptq.static_groups},
+          {"block_size", options.gptq.block_size}};
+}
+bool gptq_reorders(const MethodOptions& options) {
+  return options.gptq.act_order && !options.gptq.static_groups;
+}
+
+Json describe_awq(const MethodOptions& options) {
+  return {{"duo_scaling", options.awq.duo_scaling},
+          {"grid", options.awq.grid},
+          {"clip", options.awq.clip}};
+}
+
+Json describe_autoround(const MethodOptions& options) {
+  return {{"iterations", options.autoround.iterations},
+          {"batch_size", options.autoround.batch_size},
+          {"learning_rate", options.autoround.learning_rate}};
+}
+
 constexpr ScaleForm kPlain = ScaleForm::kFloat, kNested = ScaleForm::kNested;
 
 constexpr QuantizeMethod kMethods[] = {
@@ -60,6 +90,13 @@ constexpr QuantizeMethod kMethods[] = {
      integers},
     {"hqq", "half-quadratic: float zero points fitted to the weights, no data", make<Hqq>,
      float_zeros},
+    {"gptq", "moves rounding errors into weights yet to be rounded (needs --calibration)",
+     make<Rtn>, integers, make_block<Gptq, &MethodOptions::gptq>, describe_gptq, gptq_reorders},
+    {"awq", "scales up what large activations meet, clips ranges (needs --calibration)", make<Rtn>,
+     integers, make_block<Awq, &MethodOptions::awq>, describe_awq},
+    {"autoround", "learns roundings and ranges by gradient descent (needs --calibration)",
+     make_searching_rtn, integers, make_block<AutoRound, &MethodOptions::autoround>,
+     describe_autoround},
     {"nf4", "bitsandbytes' NormalFloat in blocks of 64", make<BlockCodes>,
      fixed<blocks_of_64<Code::kNf4, kPlain>>},
     {"nf4-double", "nf4 with its scales in 8 bits", make<BlockCodes>,

@@ -41,6 +41,19 @@ std::unique_ptr<Output> make_output(const OutputJob& job, const fs::path& out) {
   return make_hf_output(job);
 }
 
+QuantScheme Output::scheme(const PlanItem& item) const {
+  fail(ErrorKind::kUnsupported, item.name, ": this format quantizes by itself");
+}
+
+void Output::write_quantized(const PlanItem& item, const QTensor&, const std::vector<float>&,
+                             PartWriter&) {
+  scheme(item);
+}
+
+std::unique_ptr<Checkpoint> Output::open_part(const PartFile& file) const {
+  fail(ErrorKind::kUnsupported, file.path.string(), ": this format quantizes by itself");
+}
+
 int64_t same_row(int64_t row) { return row; }
 
 void write_rows(const std::string& tensor, const QTensor& weight, const std::string& name,

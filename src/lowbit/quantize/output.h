@@ -41,6 +41,15 @@ class Output {
   virtual void write_vector(const PlanItem& item, const std::vector<float>& values,
                             PartWriter& part) = 0;
   virtual void write_matrix(const PlanItem& item, const LinearWeight& weight, PartWriter& part) = 0;
+
+  // For methods that calibrate. Throw kUnsupported where the output quantizes by itself.
+  // What is to be made of a linear, for_shape() applied; dense if it is skipped.
+  virtual QuantScheme scheme(const PlanItem& item) const;
+  virtual void write_quantized(const PlanItem& item, const QTensor& weight,
+                               const std::vector<float>& bias, PartWriter& part);
+  // A finished part's tensors, as a reader of the result will see them.
+  virtual std::unique_ptr<Checkpoint> open_part(const PartFile& file) const;
+
   // Makes the files of OUT at `result` (a folder, or a file) and syncs them.
   virtual void assemble(const std::vector<PartFile>& parts, const fs::path& result) = 0;
 };

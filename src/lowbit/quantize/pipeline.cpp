@@ -4,6 +4,7 @@
 
 #include "lowbit/base/check.h"
 #include "lowbit/base/progress.h"
+#include "lowbit/quantize/calibrated_blocks.h"
 #include "lowbit/quantize/fingerprint.h"
 #include "lowbit/quantize/output.h"
 #include "lowbit/quantize/quantizer.h"
@@ -96,8 +97,17 @@ Part write_unit(const PlanUnit& unit, const Checkpoint& checkpoint, Output& outp
   return part.finish();
 }
 
+// The last block that is not finished, after which nothing needs activations; 0 if all are.
+size_t last_unfinished(const Plan& plan, const WorkFolder& work) {
+  size_t last = 0;
+  for (size_t i = 0; i < plan.units.size(); ++i) {
+    if (plan.units[i].is_block && work.find(plan.units[i].name) == nullptr) last = i;
+  }
+  return last;
+}
+
 std::vector<PartFile> write_units(const Plan& plan, const Checkpoint& checkpoint, Output& output,
-                                  WorkFolder& work) {
+                                  WorkFolder& work, CalibratedBlocks* calibrated) {
   int64_t total = 0, done = 0;
   for (const PlanUnit& unit : plan.units) {
     if (work.find(unit.name) == nullptr) total += elements(unit);
@@ -105,13 +115,25 @@ std::vector<PartFile> write_units(const Plan& plan, const Checkpoint& checkpoint
   constexpr int64_t kMillion = 1'000'000;
   Progress progress("quantizing", total / kMillion, "M weights");
   std::vector<PartFile> parts;
-  for (const PlanUnit& unit : plan.units) {
+  const size_t last = last_unfinished(plan, work);
+  int64_t block = 0;
+  for (size_t i = 0; i < plan.units.size(); ++i) {
+    const PlanUnit& unit = plan.units[i];
     const fs::path path = work.part_path(unit.name);
+    const bool by_data = calibrated != nullptr && unit.is_block;
     if (work.find(unit.name) == nullptr) {
-      progress.update(done / kMillion, unit.name);
-      work.commit(write_unit(unit, checkpoint, output, path));
+      const auto report = [&](double share, const std::string& note) {
+        const double now = static_cast<double>(done) + share * static_cast<double>(elements(unit));
+        progress.update(static_cast<int64_t>(now) / kMillion,
+                        note.empty() ? unit.name : concat(unit.name, ", ", note));
+      };
+      report(0, "");
+      work.commit(by_data ? calibrated->write(unit, block, report)
+                          : write_unit(unit, checkpoint, output, path));
       done += elements(unit);
     }
+    if (by_data && i < last) calibrated->advance(unit, block);
+    block += unit.is_block;
     parts.push_back({*work.find(unit.name), path});
   }
   work.flush();
@@ -127,6 +149,16 @@ int64_t bytes_of(const fs::path& out) {
   return total;
 }
 
+CalibrationData calibrate(const Checkpoint& checkpoint, const ModelConfig& config,
+                          const QuantizeOptions& options) {
+  LOWBIT_CHECK(!options.calibration.path.empty(), "--method ", options.method,
+               " needs text to calibrate with: --calibration FILE");
+  LOWBIT_CHECK(options.calibration.seqlen <= config.max_position_embeddings, "--seqlen ",
+               options.calibration.seqlen, ": ", checkpoint.path(), " is made for ",
+               config.max_position_embeddings, " positions");
+  return load_calibration(options.calibration, Tokenizer(checkpoint.tokenizer()));
+}
+
 QuantizeSummary run(const std::string& model, const fs::path& out, const QuantizeOptions& options) {
   const auto checkpoint = open_checkpoint(model);
   check_apart(checkpoint->path(), out);
@@ -137,11 +169,22 @@ QuantizeSummary run(const std::string& model, const fs::path& out, const Quantiz
   const auto output = make_output({*checkpoint, config, plan, options, pool}, out);
   output->check();
 
-  WorkFolder work(out, fingerprint(checkpoint->path(), options), options.force,
-                  options.commit_seconds);
+  const bool calibrates = options.bits < 16 && quantize_method(options.method).calibrates();
+  const CalibrationData data =
+      calibrates ? calibrate(*checkpoint, config, options) : CalibrationData();
+
+  WorkFolder work(out, fingerprint(checkpoint->path(), options, calibrates ? &data : nullptr),
+                  options.force, options.commit_seconds);
   QuantizeSummary summary;
   summary.resumed = work.resumed();
-  const std::vector<PartFile> parts = write_units(plan, *checkpoint, *output, work);
+  const OutputJob job{*checkpoint, config, plan, options, pool};
+  std::unique_ptr<CalibratedBlocks> calibrated;
+  if (calibrates && last_unfinished(plan, work) > 0) {
+    calibrated = std::make_unique<CalibratedBlocks>(job, *output, work, data);
+  }
+  const std::vector<PartFile> parts =
+      write_units(plan, *checkpoint, *output, work, calibrated.get());
+  if (calibrated) summary.notices = calibrated->notices();
   if (!work.assembled()) output->assemble(parts, work.prepare_result());
   work.publish();
 

@@ -10,6 +10,9 @@
 #include <string>
 #include <vector>
 
+#include "lowbit/quantize/calibration.h"
+#include "lowbit/quantize/method_options.h"
+
 namespace lowbit {
 
 struct QuantizeOptions {
@@ -22,6 +25,9 @@ struct QuantizeOptions {
   std::string format = "gptq";
   std::vector<std::string> skip = {"lm_head"};  // modules kept in 16 bits: name or suffix
   bool force = false;                           // replace a non-empty OUT, discard a partial one
+  CalibrationOptions calibration;               // of methods that need it
+  MethodOptions method_options;
+  int64_t memory_bytes = int64_t{4} << 30;  // calibration activations beyond it go to OUT.partial
   int threads = 0;
   double commit_seconds = 5;            // work that a crash may cost, besides the unit in hand
   int64_t shard_bytes = 5'000'000'000;  // of one safetensors file, at most (one tensor at least)
@@ -32,6 +38,7 @@ struct QuantizeSummary {
   int64_t bytes = 0;           // of all files in OUT
   double bits_per_weight = 0;  // of the quantized linears, scales included
   bool resumed = false;
+  std::vector<std::string> notices;  // what the user should know
   double seconds = 0;
 };
 

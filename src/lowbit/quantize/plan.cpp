@@ -56,7 +56,7 @@ class Builder {
 
 PlanUnit block(Builder& builder, const ModelConfig& config, int64_t index) {
   const std::string prefix = concat("model.layers.", index, ".");
-  PlanUnit unit{concat("block ", index), {}};
+  PlanUnit unit{concat("block ", index), {}, true};
   unit.items.push_back(vector(prefix + "input_layernorm.weight", config.hidden_size));
   if (config.qk_norm) {
     unit.items.push_back(vector(prefix + "self_attn.q_norm.weight", config.head_dim));
@@ -77,11 +77,11 @@ Plan make_plan(const ModelConfig& config, const QuantizeOptions& options) {
   Builder builder(options);
   std::vector<PlanUnit>& units = builder.plan.units;
   units.push_back(
-      {"embedding", {matrix("model.embed_tokens", config.vocab_size, config.hidden_size)}});
+      {"embedding", {matrix("model.embed_tokens", config.vocab_size, config.hidden_size)}, false});
   for (int64_t index = 0; index < config.num_hidden_layers; ++index) {
     units.push_back(block(builder, config, index));
   }
-  PlanUnit head{"head", {vector("model.norm.weight", config.hidden_size)}};
+  PlanUnit head{"head", {vector("model.norm.weight", config.hidden_size)}, false};
   if (config.tie_word_embeddings) {
     builder.plan.skipped.push_back("lm_head");
   } else {

@@ -22,6 +22,7 @@ struct PlanItem {
 struct PlanUnit {
   std::string name;  // "embedding", "block 0", "head"
   std::vector<PlanItem> items;
+  bool is_block = false;
 };
 
 struct Plan {

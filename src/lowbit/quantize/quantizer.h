@@ -6,10 +6,14 @@
 #include <string>
 #include <vector>
 
+#include "lowbit/base/json.h"
 #include "lowbit/base/thread_pool.h"
 #include "lowbit/tensor/qtensor.h"
 
 namespace lowbit {
+
+class BlockQuantizer;  // block_quantizer.h
+struct MethodOptions;  // method_options.h
 
 struct LinearJob {
   std::string name;  // "model.layers.0.self_attn.q_proj", for errors
@@ -39,8 +43,17 @@ struct SchemeRequest {
 struct QuantizeMethod {
   const char* name;  // --method
   const char* description;
-  std::unique_ptr<Quantizer> (*make)();
+  std::unique_ptr<Quantizer> (*make)();                 // of what is in no block, if it calibrates
   QuantScheme (*scheme)(const SchemeRequest& request);  // see for_shape()
+  // Null if the method needs no calibration data.
+  std::unique_ptr<BlockQuantizer> (*make_block)(const MethodOptions& options) = nullptr;
+
+  // What of the options its result depends on, for the journal; null: nothing.
+  Json (*describe)(const MethodOptions& options) = nullptr;
+  // Whether its weights have an input_order; null: never.
+  bool (*reorders)(const MethodOptions& options) = nullptr;
+
+  bool calibrates() const { return make_block != nullptr; }
 };
 std::span<const QuantizeMethod> quantize_methods();
 // Throws kInvalidArgument listing the names there are.

@@ -4,57 +4,13 @@
 #include <cmath>
 
 #include "lowbit/base/check.h"
+#include "lowbit/quantize/grid.h"
 #include "lowbit/tensor/dtype.h"
 #include "lowbit/tensor/packing.h"
 
 namespace lowbit {
 
 namespace {
-
-// Nearest integer, halves to even, of |x| < 2^22: there 1.5 * 2^23 + x keeps no fraction. Without
-// SSE4.1, nearbyint() is a call.
-float round_to_even(float x) {
-  const float shifted = x + 12582912.f;
-  return shifted - 12582912.f;
-}
-
-struct Grid {
-  float scale;
-  int zero;  // the code of weight 0
-};
-
-// `range` in units of `steps` as an fp16 scale.
-float half_scale(float range, int steps, const LinearJob& job, int64_t row) {
-  if (range == 0) return 1.f;
-  const float scale = f16_to_f32(f32_to_f16(range / static_cast<float>(steps)));
-  LOWBIT_CHECK(std::isfinite(scale), job.name, ": row ", row, " needs a scale of ",
-               range / static_cast<float>(steps),
-               ", which fp16 cannot hold; keep this module in 16 bits with --skip");
-  return scale == 0 ? 0x1p-24f : scale;
-}
-
-Grid symmetric_grid(std::span<const float> group, int bits, const LinearJob& job, int64_t row) {
-  float largest = 0;
-  for (const float value : group) largest = std::max(largest, std::fabs(value));
-  const int half = 1 << (bits - 1);
-  return {half_scale(largest, half - 1, job, row), half};
-}
-
-// `shrink` moves both ends of the range towards 0.
-Grid asymmetric_grid(std::span<const float> group, int bits, const LinearJob& job, int64_t row,
-                     float shrink = 1.f) {
-  float low = 0, high = 0;
-  for (const float value : group) {
-    low = std::min(low, value);
-    high = std::max(high, value);
-  }
-  low *= shrink;
-  high *= shrink;
-  const int steps = (1 << bits) - 1;
-  const float scale = half_scale(high - low, steps, job, row);
-  const float zero = std::clamp(round_to_even(-low / scale), 0.f, static_cast<float>(steps));
-  return {scale, static_cast<int>(zero)};
-}
 
 float squared_error(std::span<const float> group, const Grid& grid, int bits) {
   const float zero = static_cast<float>(grid.zero);
@@ -87,7 +43,7 @@ Grid searched_symmetric(std::span<const float> group, int bits, const LinearJob&
   for (const float value : group) {
     if (std::fabs(value) > std::fabs(extreme)) extreme = value;
   }
-  std::vector<Grid> grids = {symmetric_grid(group, bits, job, row)};
+  std::vector<Grid> grids = {group_grid(group, bits, Zero::kNone, {job.name, row})};
   if (extreme == 0) return grids[0];
   const int half = 1 << (bits - 1);
   const float step = bits == 2 ? 0.01f : 2 * 0.75f * static_cast<float>(half) / 200;
@@ -104,7 +60,8 @@ Grid searched_asymmetric(std::span<const float> group, int bits, const LinearJob
                          int64_t row) {
   std::vector<Grid> grids;
   for (int i = 0; i <= 200; ++i) {
-    grids.push_back(asymmetric_grid(group, bits, job, row, 1 - 0.0025f * static_cast<float>(i)));
+    const float shrink = 1 - 0.0025f * static_cast<float>(i);
+    grids.push_back(group_grid(group, bits, Zero::kInt, {job.name, row}, shrink));
   }
   return best_of(group, bits, grids);
 }
@@ -112,10 +69,9 @@ Grid searched_asymmetric(std::span<const float> group, int bits, const LinearJob
 void encode(std::span<const float> group, const Grid& grid, int bits, uint8_t* codes,
             int64_t first) {
   const float largest = static_cast<float>((1 << bits) - 1);
-  const float zero = static_cast<float>(grid.zero);
   for (size_t k = 0; k < group.size(); ++k) {
-    const float code = std::clamp(round_to_even(group[k] / grid.scale) + zero, 0.f, largest);
-    pack(codes, first + static_cast<int64_t>(k), bits, static_cast<uint32_t>(code));
+    pack(codes, first + static_cast<int64_t>(k), bits,
+         static_cast<uint32_t>(code_of(group[k], grid, largest)));
   }
 }
 
@@ -144,13 +100,11 @@ QTensor Rtn::quantize(const LinearJob& job, const QuantScheme& scheme) const {
   if (scheme.zero == Zero::kInt) weight.zeros.resize(weight.scales.size());
 
   const auto make_grid = [&](std::span<const float> group, int64_t row) {
-    const bool asymmetric = scheme.zero == Zero::kInt;
-    if (search_ == Search::kScale) {
-      return asymmetric ? searched_asymmetric(group, scheme.bits, job, row)
-                        : searched_symmetric(group, scheme.bits, job, row);
+    if (search_ == Search::kNone) {
+      return group_grid(group, scheme.bits, scheme.zero, {job.name, row});
     }
-    return asymmetric ? asymmetric_grid(group, scheme.bits, job, row)
-                      : symmetric_grid(group, scheme.bits, job, row);
+    return scheme.zero == Zero::kInt ? searched_asymmetric(group, scheme.bits, job, row)
+                                     : searched_symmetric(group, scheme.bits, job, row);
   };
   const auto quantize_row = [&](int64_t row, int) {
     const std::span<const float> values = job.weight.subspan(row * job.cols, job.cols);

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -73,7 +74,7 @@ struct BackendOptions {
 class Backend {
  public:
   virtual ~Backend() = default;
-  virtual std::string name() const = 0;         // "ref", "cpu"
+  virtual std::string name() const = 0;         // "ref", "cpu", "cuda"
   virtual std::string description() const = 0;  // "cpu avx2, 2 threads, int8 activations"
   virtual int threads() const = 0;              // of the host, for work beside the backend's own
 
@@ -82,16 +83,27 @@ class Backend {
   virtual std::unique_ptr<Linear> make_linear(std::vector<LinearWeight> parts) = 0;
   // A constant vector (norm weights) where the kernels can read it.
   virtual Tensor upload(std::span<const float> values) = 0;
-  // Activations are fp32 on every CPU backend.
+  // Activations are fp32 on every backend. Their data is the backend's own: host code reads and
+  // writes it through the two copies.
   virtual Tensor allocate(int64_t rows, int64_t cols) = 0;
   virtual KvCache make_kv_cache(const KvCacheSpec& spec) = 0;
   // Copies the keys and values of one block, in every layer, to another.
   virtual void copy_block(KvCache& cache, int64_t from, int64_t to) = 0;
   virtual void copy_to_host(const Tensor& from, std::span<float> to) = 0;
+  virtual void copy_from_host(std::span<const float> from, Tensor& to) = 0;
 
   // Must precede the calls of a step; the batch must outlive the step. Throws kInvalidArgument if
   // spans do not cover the tokens or a block table is too short.
   virtual void begin_step(const StepBatch& batch) = 0;
+  // A whole step: begin_step(batch), then `calls`, which uses `cache`. A backend may record what
+  // the calls do and repeat that instead for later batches of as many tokens, sequences and logit
+  // rows: calls of the same `calls_of` must differ in nothing but the batch.
+  virtual void run_step(const StepBatch& batch, [[maybe_unused]] const KvCache& cache,
+                        [[maybe_unused]] const void* calls_of,
+                        const std::function<void()>& calls) {
+    begin_step(batch);
+    calls();
+  }
   virtual void zero(Tensor& x) = 0;
   // residual += hidden; out = residual / rms(residual) * weight. out may be hidden.
   virtual void add_rms_norm(Tensor& residual, const Tensor& hidden, const Tensor& weight, float eps,
@@ -112,8 +124,8 @@ class Backend {
   virtual void gather_rows(const Tensor& x, std::span<const int32_t> rows, Tensor& out) = 0;
 };
 
-// "ref": scalar fp32, the definition of right. "cpu": SIMD, threads, low-bit kernels. Throws
-// kUnsupported listing the names there are.
+// "ref": scalar fp32, the definition of right. "cpu": SIMD, threads, low-bit kernels. "cuda": an
+// NVIDIA GPU. Throws kUnsupported listing the names there are, kDevice without a usable device.
 std::unique_ptr<Backend> make_backend(const std::string& name, const BackendOptions& options = {});
 std::vector<std::string> backend_names();
 

@@ -1,6 +1,7 @@
 #include "lowbit/base/check.h"
 #include "lowbit/runtime/backend.h"
 #include "lowbit/runtime/cpu/cpu_backend.h"
+#include "lowbit/runtime/cuda/cuda_backend.h"
 #include "lowbit/runtime/ref/ref_backend.h"
 
 namespace lowbit {
@@ -14,6 +15,7 @@ struct BackendEntry {
 
 constexpr BackendEntry kBackends[] = {
     {"cpu", make_cpu_backend},
+    {"cuda", make_cuda_backend},
     {"ref", make_ref_backend},
 };
 

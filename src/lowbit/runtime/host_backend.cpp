@@ -20,7 +20,7 @@ Tensor HostBackend::allocate(int64_t rows, int64_t cols) {
   return allocate_host(rows, cols);
 }
 
-KvCache HostBackend::make_kv_cache(const KvCacheSpec& spec) {
+void HostBackend::check_cache_spec(const KvCacheSpec& spec) {
   LOWBIT_CHECK(spec.dtype == DType::kF16 || spec.dtype == DType::kF32, "KV cache of ",
                name_of(spec.dtype), "; F16 and F32 are possible");
   LOWBIT_CHECK(spec.layers > 0 && spec.layers <= limits::kLayers && spec.kv_heads > 0 &&
@@ -29,18 +29,25 @@ KvCache HostBackend::make_kv_cache(const KvCacheSpec& spec) {
                    spec.blocks <= limits::kContext / kBlockTokens,
                "KV cache of ", spec.layers, " layers, ", spec.kv_heads, " heads of ", spec.head_dim,
                ", ", spec.blocks, " blocks is not possible");
+}
+
+KvCache HostBackend::make_kv_cache(const KvCacheSpec& spec) {
+  check_cache_spec(spec);
   const int64_t rows = 2 * spec.layers * spec.blocks * spec.kv_heads * kBlockTokens;
   return KvCache{spec, allocate_host(rows, spec.head_dim, spec.dtype)};
 }
 
+void check_block_copy(const KvCacheSpec& spec, int64_t from, int64_t to) {
+  LOWBIT_CHECK(from >= 0 && from < spec.blocks && to >= 0 && to < spec.blocks && from != to,
+               "copy of KV block ", from, " to ", to, " of ", spec.blocks);
+}
+
 void HostBackend::copy_block(KvCache& cache, int64_t from, int64_t to) {
-  const KvCacheSpec& spec = cache.spec;
-  LOWBIT_CHECK(from >= 0 && from < spec.blocks && to >= 0 && to < spec.blocks, "copy of KV block ",
-               from, " to ", to, " of ", spec.blocks);
-  const int64_t bytes = spec.kv_heads * kBlockTokens * spec.head_dim * size_of(spec.dtype);
+  check_block_copy(cache.spec, from, to);
+  const int64_t bytes = cache.spec.bytes() / (2 * cache.spec.layers * cache.spec.blocks);
   char* data = cache.data.as<char>();
-  for (int64_t plane = 0; plane < 2 * spec.layers; ++plane) {
-    char* blocks = data + plane * spec.blocks * bytes;
+  for (int64_t plane = 0; plane < 2 * cache.spec.layers; ++plane) {
+    char* blocks = data + plane * cache.spec.blocks * bytes;
     std::memcpy(blocks + to * bytes, blocks + from * bytes, static_cast<size_t>(bytes));
   }
 }
@@ -50,6 +57,13 @@ void HostBackend::copy_to_host(const Tensor& from, std::span<float> to) {
                "copy to host: ", from.rows, " x ", from.cols, " ", name_of(from.dtype), " into ",
                to.size(), " floats");
   std::copy_n(from.as<float>(), to.size(), to.data());
+}
+
+void HostBackend::copy_from_host(std::span<const float> from, Tensor& to) {
+  LOWBIT_CHECK(to.dtype == DType::kF32 && to.size() == static_cast<int64_t>(from.size()),
+               "copy from host: ", from.size(), " floats into ", to.rows, " x ", to.cols, " ",
+               name_of(to.dtype));
+  std::copy_n(from.data(), from.size(), to.as<float>());
 }
 
 void HostBackend::begin_step(const StepBatch& batch) {
@@ -83,11 +97,17 @@ void HostBackend::begin_step(const StepBatch& batch) {
 
 void HostBackend::zero(Tensor& x) { std::memset(x.data, 0, static_cast<size_t>(x.bytes())); }
 
-void HostBackend::gather_rows(const Tensor& x, std::span<const int32_t> rows, Tensor& out) {
+void HostBackend::check_gather(const Tensor& x, std::span<const int32_t> rows, const Tensor& out) {
   LOWBIT_CHECK(out.rows == static_cast<int64_t>(rows.size()) && out.cols == x.cols, "gather of ",
                rows.size(), " rows of ", x.cols, " into ", out.rows, " x ", out.cols);
+  for (const int32_t row : rows) {
+    LOWBIT_CHECK(row >= 0 && row < x.rows, "gather of row ", row, " of ", x.rows);
+  }
+}
+
+void HostBackend::gather_rows(const Tensor& x, std::span<const int32_t> rows, Tensor& out) {
+  check_gather(x, rows, out);
   for (size_t i = 0; i < rows.size(); ++i) {
-    LOWBIT_CHECK(rows[i] >= 0 && rows[i] < x.rows, "gather of row ", rows[i], " of ", x.rows);
     std::copy_n(x.row(rows[i]), x.cols, out.row(static_cast<int64_t>(i)));
   }
 }
@@ -103,11 +123,15 @@ void HostBackend::check_cache(const char* op, const AttentionShape& shape, const
                ": the cache has ", spec.kv_heads, " heads of ", spec.head_dim, ", attention has ",
                shape.kv_heads, " of ", shape.head_dim);
   LOWBIT_CHECK(layer >= 0 && layer < spec.layers, op, ": layer ", layer, " of ", spec.layers);
+  check_blocks(op, cache);
+}
+
+void HostBackend::check_blocks(const char* op, const KvCache& cache) const {
   for (const SequenceSpan& span : *sequences_) {
     const int64_t used = (span.position + span.count + kBlockTokens - 1) / kBlockTokens;
     for (int64_t i = 0; i < used; ++i) {
-      LOWBIT_CHECK(span.block_table[i] >= 0 && span.block_table[i] < spec.blocks, op, ": block ",
-                   span.block_table[i], " of ", spec.blocks);
+      LOWBIT_CHECK(span.block_table[i] >= 0 && span.block_table[i] < cache.spec.blocks, op,
+                   ": block ", span.block_table[i], " of ", cache.spec.blocks);
     }
   }
 }

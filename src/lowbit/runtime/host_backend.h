@@ -1,4 +1,5 @@
-// HostBackend: what backends in host memory share: tensors, the KV cache, and the checks of a step.
+// HostBackend: what backends share: the checks of a step and threads of the host; and for those in
+// host memory tensors and the KV cache.
 #pragma once
 
 #include <cstdint>
@@ -21,6 +22,7 @@ class HostBackend : public Backend {
   KvCache make_kv_cache(const KvCacheSpec& spec) override;
   void copy_block(KvCache& cache, int64_t from, int64_t to) override;
   void copy_to_host(const Tensor& from, std::span<float> to) override;
+  void copy_from_host(std::span<const float> from, Tensor& to) override;
   void begin_step(const StepBatch& batch) override;
   void zero(Tensor& x) override;
   void gather_rows(const Tensor& x, std::span<const int32_t> rows, Tensor& out) override;
@@ -35,14 +37,19 @@ class HostBackend : public Backend {
   const std::vector<SequenceSpan>& sequences() const { return *sequences_; }
 
   // Calls body(first, last) for chunks of [0, count), in parallel if there are at least two chunks.
+  // label: see ThreadPool.
   template <typename Body>
-  void for_tokens(int64_t count, int64_t chunk, const Body& body) {
-    pool_->parallel_for((count + chunk - 1) / chunk, [&](int64_t index, int) {
-      body(index * chunk, std::min(count, (index + 1) * chunk));
-    });
+  void for_tokens(const char* label, int64_t count, int64_t chunk, const Body& body) {
+    pool_->parallel_for(
+        (count + chunk - 1) / chunk,
+        [&](int64_t index, int) { body(index * chunk, std::min(count, (index + 1) * chunk)); },
+        label);
   }
 
   // Each throws kInvalidArgument naming `op` and the operands.
+  static void check_cache_spec(const KvCacheSpec& spec);
+  void check_blocks(const char* op, const KvCache& cache) const;
+  static void check_gather(const Tensor& x, std::span<const int32_t> rows, const Tensor& out);
   void check_cache(const char* op, const AttentionShape& shape, const KvCache& cache,
                    int64_t layer) const;
   void check_rope(const Tensor& qkv, const AttentionShape& shape, const Tensor& cos,
@@ -61,6 +68,9 @@ class HostBackend : public Backend {
   const std::vector<SequenceSpan>* sequences_ = nullptr;
   std::vector<TokenSlot> slots_;
 };
+
+// Throws kInvalidArgument unless `from` and `to` are two blocks of the cache.
+void check_block_copy(const KvCacheSpec& spec, int64_t from, int64_t to);
 
 // Shared by every host Linear. Throws kInvalidArgument.
 void check_linear_operands(const Linear& linear, const Tensor& x, const Tensor& y);

@@ -335,9 +335,19 @@ Json write_config(const QuantScheme& scheme, const std::vector<std::string>& ski
           {"global_compression_ratio", nullptr}};
 }
 
+void describe_order(Json& config) {
+  config["config_groups"]["group_0"]["weights"]["actorder"] = "group";
+}
+
 }  // namespace
 
-const CheckpointFormat kCompressedTensorsFormat = {
-    "compressed-tensors", detect, quantized, read, write, write_config, describe};
+const CheckpointFormat kCompressedTensorsFormat = {"compressed-tensors",
+                                                   detect,
+                                                   quantized,
+                                                   read,
+                                                   write,
+                                                   write_config,
+                                                   describe,
+                                                   describe_order};
 
 }  // namespace lowbit

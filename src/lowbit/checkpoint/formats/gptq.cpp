@@ -278,9 +278,11 @@ Json write_config(const QuantScheme& scheme, const std::vector<std::string>& ski
   return config;
 }
 
+void describe_order(Json& config) { config["desc_act"] = true; }
+
 }  // namespace
 
 const CheckpointFormat kGptqFormat = {"gptq", detect,       quantized, read,
-                                      write,  write_config, describe};
+                                      write,  write_config, describe,  describe_order};
 
 }  // namespace lowbit

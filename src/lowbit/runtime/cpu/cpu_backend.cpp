@@ -48,7 +48,7 @@ class CpuBackend : public HostBackend {
   void add_rms_norm(Tensor& residual, const Tensor& hidden, const Tensor& weight, float eps,
                     Tensor& out) override {
     check_norm(residual, hidden, weight, out);
-    each_token(hidden.rows, [&](int64_t token) {
+    each_token("add_rms_norm", hidden.rows, [&](int64_t token) {
       kernels_.add_rms_norm(residual.row(token), hidden.row(token), weight.as<float>(), hidden.cols,
                             eps, out.row(token));
     });
@@ -57,7 +57,7 @@ class CpuBackend : public HostBackend {
   void qk_norm(Tensor& qkv, const AttentionShape& shape, const Tensor& q_weight,
                const Tensor& k_weight, float eps) override {
     check_qk_norm(qkv, shape, q_weight, k_weight);
-    each_token(qkv.rows, [&](int64_t token) {
+    each_token("qk_norm", qkv.rows, [&](int64_t token) {
       for (int64_t head = 0; head < shape.heads + shape.kv_heads; ++head) {
         float* at = qkv.row(token) + head * shape.head_dim;
         const Tensor& weight = head < shape.heads ? q_weight : k_weight;
@@ -73,7 +73,7 @@ class CpuBackend : public HostBackend {
 
   void silu_mul(const Tensor& gate_up, Tensor& out) override {
     check_silu(gate_up, out);
-    each_token(out.rows, [&](int64_t token) {
+    each_token("silu_mul", out.rows, [&](int64_t token) {
       const float* gate = gate_up.row(token);
       kernels_.silu_mul(gate, gate + out.cols, out.cols, out.row(token));
     });
@@ -81,8 +81,8 @@ class CpuBackend : public HostBackend {
 
  private:
   template <typename Body>
-  void each_token(int64_t tokens, const Body& body) {
-    for_tokens(tokens, kChunk, [&](int64_t first, int64_t last) {
+  void each_token(const char* label, int64_t tokens, const Body& body) {
+    for_tokens(label, tokens, kChunk, [&](int64_t first, int64_t last) {
       for (int64_t token = first; token < last; ++token) body(token);
     });
   }
@@ -109,7 +109,7 @@ void CpuBackend::rope_and_store(Tensor& qkv, const AttentionShape& shape, const 
       std::copy_n(x, dim, static_cast<float*>(cache_at(cache, offset)));
     }
   };
-  each_token(qkv.rows, [&](int64_t token) {
+  each_token("rope_and_store", qkv.rows, [&](int64_t token) {
     const TokenSlot& slot = slots()[token];
     const int64_t block = slot.sequence->block_table[slot.position / kBlockTokens];
     const int64_t within = slot.position % kBlockTokens * dim;
@@ -159,10 +159,13 @@ void CpuBackend::attention(const Tensor& qkv, const AttentionShape& shape, const
   const int64_t floats =
       (kernels_.attention_scratch(queries, group, shape.head_dim) + 15) / 16 * 16;
   float* memory = scratch(floats);
-  pool_->parallel_for(static_cast<int64_t>(tasks.size()), [&](int64_t index, int thread) {
-    tasks[index].scratch = memory + thread * floats;
-    kernels_.attention(tasks[index]);
-  });
+  pool_->parallel_for(
+      static_cast<int64_t>(tasks.size()),
+      [&](int64_t index, int thread) {
+        tasks[index].scratch = memory + thread * floats;
+        kernels_.attention(tasks[index]);
+      },
+      "attention");
 }
 
 float* CpuBackend::scratch(int64_t floats) {

@@ -110,4 +110,14 @@ const Kernels& select_kernels(const std::string& isa) {
        "this machine runs: ", available, "; this build has: ", built);
 }
 
+const GemmKernel& select_gemm(const std::string& isa) {
+  static constexpr GemmKernel kPlain = {"plain", 4, 8, plain_gemm_tile};
+  static constexpr GemmKernel kAvx2 = {"avx2", 6, 16, avx2::gemm_tile};
+  static constexpr GemmKernel kAvx512 = {"avx512", 14, 32, avx512::gemm_tile};
+  const CpuFeatures features = detect_features();
+  if (isa.empty() && !runs_avx2(features)) return kPlain;
+  const std::string name = select_kernels(isa).isa;
+  return name == "amx" || name == "avx512" ? kAvx512 : kAvx2;
+}
+
 }  // namespace lowbit::cpu

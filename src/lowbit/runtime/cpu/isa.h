@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "lowbit/runtime/cpu/gemm_tiles.h"
 #include "lowbit/runtime/cpu/kernels.h"
 
 namespace lowbit::cpu {
@@ -27,5 +28,9 @@ std::vector<std::string> available_isas();
 // The kernels for `isa`, or the best there are if it is empty. Throws kUnsupported naming what
 // there is; if there is nothing, it names the backend that always runs.
 const Kernels& select_kernels(const std::string& isa);
+
+// The register tile of dense fp32 products that goes with them. If `isa` is empty and this machine
+// has nothing: a portable one.
+const GemmKernel& select_gemm(const std::string& isa);
 
 }  // namespace lowbit::cpu

@@ -16,14 +16,21 @@ constexpr int kTileRows = 8;    // rows interleaved: one SIMD lane each
 constexpr int kBlockCols = 32;  // columns of one block of codes, and of one activation scale
 
 // How a tile's elements are held. A quad is 4 neighbouring columns of a row in 4 bytes; a block is
-// 8 quads; the 8 rows' quads stand side by side in 32 bytes.
+// 8 quads; the 8 rows' quads stand side by side in 32 bytes. Codes of less than 8 bits are split
+// into planes of 4, 2 and 1 bits; 32 bytes of a plane hold 2, 4 or 8 quads, the first in the lowest
+// bits.
 enum class Storage : uint8_t {
-  kF32,   // [tiles][cols][8]
-  kF16,   // [tiles][cols][8]
-  kBF16,  // [tiles][cols][8]
-  kU4,    // [tiles][blocks][4][32]: quad 2i in the low, 2i + 1 in the high nibbles
-  kIq4,   // as kU4: indices into kIq4NlTable
-  kS8,    // [tiles][blocks][8][32]
+  kF32,     // [tiles][cols][8]
+  kF16,     // [tiles][cols][8]
+  kBF16,    // [tiles][cols][8]
+  kE4M3,    // [tiles][blocks * 32][8]
+  kU2,      // [tiles][blocks][2][32]: one plane
+  kU3,      // [tiles][blocks][3][32]: two of the plane of 2 bits, one of the plane of the third
+  kU4,      // [tiles][blocks][4][32]
+  kU5,      // [tiles][blocks][5][32]: four of 4 bits, one of the fifth bit
+  kU6,      // [tiles][blocks][6][32]: four of 4 bits, two of the two bits above
+  kS8,      // [tiles][blocks][8][32]
+  kTable4,  // as kU4: indices into `table`
 };
 
 enum class Affine : uint8_t {
@@ -32,25 +39,45 @@ enum class Affine : uint8_t {
   kOffsets,  // w = scale * (stored + base) + offset
 };
 
+// Scales or offsets, [tiles][groups][8].
+struct GroupValues {
+  enum class Form : uint8_t {
+    kF32,
+    kF16,
+    kMultiples,  // int8 multiples of a float, [tiles][groups >> super_shift][8] in `supers`
+  };
+  Form form = Form::kF32;
+  int super_shift = 0;  // 2^super_shift groups share a super; divides groups
+  const void* values = nullptr;
+  const float* supers = nullptr;
+};
+
+// The 16 values of kTable4: w = scale * values[code], which is about scale * unit * steps[code].
+struct CodeTable {
+  alignas(64) float values[16];
+  alignas(16) int8_t steps[16];
+  float unit;
+};
+
 // A weight in kernel layout. Rows and columns beyond rows and cols hold zeros (rows: scale 0). Like
 // all structs here it has no member functions: they would be inline symbols of every instruction
 // set.
 struct PackedMatrix {
   Storage storage = Storage::kF32;
   Affine affine = Affine::kNone;
-  bool half_scales = false;   // scales and offsets are fp16, else fp32
   bool split_blocks = false;  // a scale per 16 columns; group_blocks is unused
   int base = 0;
-  int magnitude = 128;  // kS8: no |stored| is larger
   int64_t rows = 0;
   int64_t cols = 0;
   int64_t blocks = 0;        // ceil(cols / 32)
   int64_t groups = 0;        // scales of a row
   int64_t group_blocks = 1;  // blocks that share a scale
   const uint8_t* codes = nullptr;
-  const void* scales = nullptr;  // [tiles][groups][8]
-  const void* shifts = nullptr;  // zeros (uint8) or offsets, [tiles][groups][8]
-  const float* bias = nullptr;   // [tiles * 8] or null
+  GroupValues scales;              // none for dense weights
+  GroupValues offsets;             // kOffsets only
+  const uint8_t* zeros = nullptr;  // [tiles][groups][8], kZeros only
+  const CodeTable* table = nullptr;
+  const float* bias = nullptr;  // [tiles * 8] or null
 };
 
 // Activations in int8: x = scale * code, a scale per block.

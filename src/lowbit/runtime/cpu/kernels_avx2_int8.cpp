@@ -3,9 +3,9 @@
 //   y[t][n] = sum over groups g of  scale_w[n][g] * scale_x[t][g] * sum over k of q_w * q_x
 //                                 + shift_w[n][g] * scale_x[t][g] * sum over k of q_x
 //
-// The inner sums are exact in int32 (see the bounds at each dot()); the outer one is fp32, group
-// after group. One register holds 8 rows' sums; a call of tile() does 8 rows x up to 4 tokens, so
-// codes are unpacked in registers once for 4 tokens.
+// The inner sums are exact in int32 (see the bounds at each type of codes); the outer one is fp32,
+// group after group. One register holds 8 rows' sums. A call of tiles_product() does R x 8 rows x T
+// tokens, so codes are unpacked once for T tokens and activations broadcast once for R tiles.
 #include "lowbit/runtime/cpu/kernels_avx2.h"
 #include "lowbit/runtime/cpu/packed_avx2.h"
 #include "lowbit/runtime/cpu/simd_avx2.h"
@@ -15,6 +15,10 @@ namespace {
 
 constexpr int kTokens = 4;
 
+// Codes that come from memory are asked for this many bytes ahead, about what memory delivers in
+// its latency. Past the end it is the next chunk, or a harmless address.
+constexpr int kPrefetchBytes = 4096;
+
 // Four activations of one token, for all 8 rows.
 inline __m256i broadcast_quad(const int8_t* x) {
   int32_t quad;
@@ -22,190 +26,223 @@ inline __m256i broadcast_quad(const int8_t* x) {
   return _mm256_set1_epi32(quad);
 }
 
-inline __m256i load_codes(const uint8_t* codes) {
-  return _mm256_load_si256(reinterpret_cast<const __m256i*>(codes));
-}
-
-inline __m256i low_nibbles(__m256i v) { return _mm256_and_si256(v, _mm256_set1_epi8(15)); }
-inline __m256i high_nibbles(__m256i v) { return low_nibbles(_mm256_srli_epi16(v, 4)); }
-
 // Makes the compiler finish this sum here. Left alone, g++ reorders integer sums into a tree whose
 // leaves it spills.
 inline void settle(__m256i& sum) { __asm__("" : "+x"(sum)); }
 
-// Each type's dot<T, Q>() leaves in sums[t] the dot products of Q quads of codes with token t.
+// Types of codes. kSigned: multiplied as |w| * (x with w's sign), else as unsigned bytes.
+// kInt16Quads: so many quads' products fit int16 (activations are -127..127).
 
-// Codes 0..15 times -127..127: a pair is at most 3810, so 8 quads fit int16.
-struct U4 {
-  static constexpr int kQuadBytes = 16;
-  template <int T, int Q>
-  static inline void dot(const uint8_t* codes, const int8_t* x, int64_t stride,
-                         __m256i (&sums)[T]) {
-    __m256i pairs[T];
-    for (int t = 0; t < T; ++t) pairs[t] = _mm256_setzero_si256();
-    for (int quad = 0; quad < Q; quad += 2) {
-      const __m256i v = load_codes(codes + quad * kQuadBytes);
-      const __m256i low = low_nibbles(v), high = high_nibbles(v);
-      for (int t = 0; t < T; ++t) {
-        const int8_t* at = x + t * stride + quad * 4;
-        const __m256i a = _mm256_maddubs_epi16(low, broadcast_quad(at));
-        const __m256i b = _mm256_maddubs_epi16(high, broadcast_quad(at + 4));
-        pairs[t] = _mm256_add_epi16(pairs[t], _mm256_add_epi16(a, b));
-        settle(pairs[t]);
-      }
-    }
-    const __m256i ones = _mm256_set1_epi16(1);
-    for (int t = 0; t < T; ++t) sums[t] = _mm256_madd_epi16(pairs[t], ones);
+template <Storage kStored, int kMost>
+struct UnsignedCodes {
+  static constexpr Storage kStorage = kStored;
+  static constexpr bool kSigned = false;
+  // A quad adds 2 * kMost * 127 to an int16 at most.
+  static constexpr int kFit = 32767 / (2 * kMost * 127);
+  static constexpr int kInt16Quads = kFit >= 8 ? 8 : kFit >= 4 ? 4 : 2;
+  static inline __m256i load(const PackedMatrix&, const uint8_t* block, int quad) {
+    return load_quad<kStored>(block, quad);
   }
 };
+using U2 = UnsignedCodes<Storage::kU2, 3>;
+using U3 = UnsignedCodes<Storage::kU3, 7>;
+using U4 = UnsignedCodes<Storage::kU4, 15>;
+using U5 = UnsignedCodes<Storage::kU5, 31>;
+using U6 = UnsignedCodes<Storage::kU6, 63>;
 
-// Signed times signed as |w| * (x with w's sign). -128 has no int8 magnitude, but 128 as uint8.
-inline __m256i signed_pairs(__m256i magnitude, __m256i w, __m256i x) {
-  return _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(x, w));
-}
-
-// Codes -128..127 times -127..127: a pair is at most 32512, so each is widened at once.
+// -128..127; the magnitude of -128 is no int8, but 128 as uint8. A quad adds 32512 at most.
 struct S8 {
-  static constexpr int kQuadBytes = 32;
-  template <int T, int Q>
-  static inline void dot(const uint8_t* codes, const int8_t* x, int64_t stride,
-                         __m256i (&sums)[T]) {
-    const __m256i ones = _mm256_set1_epi16(1);
-    for (int t = 0; t < T; ++t) sums[t] = _mm256_setzero_si256();
-    for (int quad = 0; quad < Q; ++quad) {
-      const __m256i w = load_codes(codes + quad * kQuadBytes), magnitude = _mm256_abs_epi8(w);
-      for (int t = 0; t < T; ++t) {
-        const __m256i pairs = signed_pairs(magnitude, w, broadcast_quad(x + t * stride + quad * 4));
-        sums[t] = _mm256_add_epi32(sums[t], _mm256_madd_epi16(pairs, ones));
-        settle(sums[t]);
-      }
-    }
+  static constexpr Storage kStorage = Storage::kS8;
+  static constexpr bool kSigned = true;
+  static constexpr int kInt16Quads = 1;
+  static inline __m256i load(const PackedMatrix&, const uint8_t* block, int quad) {
+    return load_quad<Storage::kS8>(block, quad);
   }
 };
 
-// Codes -32..32 (6 bits): a pair is at most 8128, so 4 quads fit int16.
-struct S6 {
-  static constexpr int kQuadBytes = 32;
-  template <int T, int Q>
-  static inline void dot(const uint8_t* codes, const int8_t* x, int64_t stride,
-                         __m256i (&sums)[T]) {
-    const __m256i ones = _mm256_set1_epi16(1);
-    for (int t = 0; t < T; ++t) sums[t] = _mm256_setzero_si256();
-    for (int quad = 0; quad < Q; quad += 4) {
-      __m256i pairs[T];
-      for (int i = 0; i < 4; ++i) {
-        const __m256i w = load_codes(codes + (quad + i) * kQuadBytes);
-        const __m256i magnitude = _mm256_abs_epi8(w);
-        for (int t = 0; t < T; ++t) {
-          const int8_t* at = x + t * stride + (quad + i) * 4;
-          const __m256i pair = signed_pairs(magnitude, w, broadcast_quad(at));
-          pairs[t] = i == 0 ? pair : _mm256_add_epi16(pairs[t], pair);
-          settle(pairs[t]);
-        }
-      }
-      for (int t = 0; t < T; ++t) {
-        sums[t] = _mm256_add_epi32(sums[t], _mm256_madd_epi16(pairs[t], ones));
-      }
-    }
+struct Table4 {
+  static constexpr Storage kStorage = Storage::kTable4;
+  static constexpr bool kSigned = true;
+  static constexpr int kInt16Quads = 1;
+  static inline __m256i load(const PackedMatrix& w, const uint8_t* block, int quad) {
+    const __m256i table = _mm256_broadcastsi128_si256(
+        _mm_load_si128(reinterpret_cast<const __m128i*>(w.table->steps)));
+    return _mm256_shuffle_epi8(table, load_quad<Storage::kTable4>(block, quad));
   }
 };
 
-// Table values -127..113 times -127..127, as S8.
-struct Iq4 {
-  static constexpr int kQuadBytes = 16;
-  template <int T, int Q>
-  static inline void dot(const uint8_t* codes, const int8_t* x, int64_t stride,
-                         __m256i (&sums)[T]) {
-    const __m256i ones = _mm256_set1_epi16(1), table = iq4_table();
-    for (int t = 0; t < T; ++t) sums[t] = _mm256_setzero_si256();
-    for (int quad = 0; quad < Q; quad += 2) {
-      const __m256i v = load_codes(codes + quad * kQuadBytes);
-      const __m256i w[2] = {_mm256_shuffle_epi8(table, low_nibbles(v)),
-                            _mm256_shuffle_epi8(table, high_nibbles(v))};
-      for (int i = 0; i < 2; ++i) {
-        const __m256i magnitude = _mm256_abs_epi8(w[i]);
-        for (int t = 0; t < T; ++t) {
-          const int8_t* at = x + t * stride + (quad + i) * 4;
-          const __m256i pairs = signed_pairs(magnitude, w[i], broadcast_quad(at));
-          sums[t] = _mm256_add_epi32(sums[t], _mm256_madd_epi16(pairs, ones));
-          settle(sums[t]);
-          settle(sums[t]);
+// sums[r][t] = dot products of quads [first, first + Q) of tile r's block with token t.
+template <typename Codes, int Q, int R, int T>
+inline void dot(const PackedMatrix& w, const uint8_t* block, int64_t tile_bytes, int first,
+                const int8_t* x, int64_t stride, __m256i (&sums)[R][T]) {
+  constexpr int kRun = Codes::kInt16Quads < Q ? Codes::kInt16Quads : Q;
+  const __m256i ones = _mm256_set1_epi16(1);
+#pragma GCC unroll 8
+  for (int run = 0; run < Q; run += kRun) {
+    __m256i pairs[R][T];
+#pragma GCC unroll 8
+    for (int quad = run; quad < run + kRun; ++quad) {
+      __m256i codes[R], magnitudes[R];
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) {
+        codes[r] = Codes::load(w, block + r * tile_bytes, first + quad);
+        magnitudes[r] = Codes::kSigned ? _mm256_abs_epi8(codes[r]) : codes[r];
+      }
+#pragma GCC unroll 8
+      for (int t = 0; t < T; ++t) {
+        const __m256i input = broadcast_quad(x + t * stride + quad * 4);
+#pragma GCC unroll 4
+        for (int r = 0; r < R; ++r) {
+          const __m256i signs = Codes::kSigned ? _mm256_sign_epi8(input, codes[r]) : input;
+          const __m256i pair = _mm256_maddubs_epi16(magnitudes[r], signs);
+          pairs[r][t] = quad == run ? pair : _mm256_add_epi16(pairs[r][t], pair);
+          settle(pairs[r][t]);
         }
       }
     }
+#pragma GCC unroll 8
+    for (int i = 0; i < R * T; ++i) {
+      const __m256i wide = _mm256_madd_epi16(pairs[i / T][i % T], ones);
+      __m256i& sum = sums[i / T][i % T];
+      sum = run == 0 ? wide : _mm256_add_epi32(sum, wide);
+      if (run > 0) settle(sum);
+    }
   }
-};
+}
 
 // shift_w of the formula above.
 inline __m256 load_shift(const PackedMatrix& w, __m256 scale, int64_t at) {
   const __m256 shift = _mm256_mul_ps(scale, _mm256_cvtepi32_ps(load_addend(w, at)));
   if (w.affine != Affine::kOffsets) return shift;
-  return _mm256_add_ps(shift, load_rows(w.shifts, w.half_scales, at));
+  return _mm256_add_ps(shift, load_values(w.offsets, at));
 }
 
-// 8 rows x T tokens. kParts: groups within a block (2 if split).
-template <typename Codes, bool kShift, int kParts, int T>
-void tile_product(const PackedMatrix& w, const QuantizedInput& x, int64_t tile, int64_t token,
-                  float* y, int64_t y_stride) {
+inline void prefetch(const uint8_t* at, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) {
+    _mm_prefetch(reinterpret_cast<const char*>(at) + i, _MM_HINT_T0);
+  }
+}
+
+// R tiles from `tile` on x T tokens from `token` on. kParts: groups within a block (2 if split).
+// first: the tiles are read for the first time, from memory.
+template <typename Codes, bool kShift, int kParts, int R, int T>
+void tiles_product(const PackedMatrix& w, const QuantizedInput& x, int64_t tile, int64_t token,
+                   bool first, float* y, int64_t y_stride) {
   constexpr int kQuads = 8 / kParts;
-  const int64_t stride = x.blocks * kBlockCols;
-  const uint8_t* codes = w.codes + tile * w.blocks * 8 * Codes::kQuadBytes;
+  constexpr int64_t kBytes = block_bytes(Codes::kStorage);
+  const int64_t stride = x.blocks * kBlockCols, tile_bytes = w.blocks * kBytes;
+  const uint8_t* codes = w.codes + tile * tile_bytes;
   const int8_t* input = x.codes + token * stride;
   const float* scales = x.scales + token * x.blocks;
   const float* sums = x.sums + token * x.blocks * kParts;
   int64_t at = tile * w.groups, next = w.group_blocks;
-  __m256 y_sums[T];
-  for (int t = 0; t < T; ++t) y_sums[t] = _mm256_setzero_ps();
+  __m256 y_sums[R][T];
+  for (int i = 0; i < R * T; ++i) y_sums[i / T][i % T] = _mm256_setzero_ps();
   for (int64_t block = 0; block < w.blocks; ++block) {
+    if (first) {
+      for (int r = 0; r < R; ++r) prefetch(codes + r * tile_bytes + kPrefetchBytes, kBytes);
+    }
+#pragma GCC unroll 2
     for (int part = 0; part < kParts; ++part) {
-      __m256i products[T];
-      Codes::template dot<T, kQuads>(codes, input, stride, products);
-      const __m256 scale = load_rows(w.scales, w.half_scales, at);
-      for (int t = 0; t < T; ++t) {
-        const __m256 product = _mm256_mul_ps(_mm256_cvtepi32_ps(products[t]),
-                                             _mm256_broadcast_ss(scales + t * x.blocks + block));
-        y_sums[t] = _mm256_fmadd_ps(product, scale, y_sums[t]);
-      }
-      if constexpr (kShift) {
-        const __m256 shift = load_shift(w, scale, at);
+      __m256i products[R][T];
+      dot<Codes, kQuads>(w, codes, tile_bytes, part * kQuads, input, stride, products);
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) {
+        __m256 scale = load_values(w.scales, at + r * w.groups);
+        if constexpr (Codes::kStorage == Storage::kTable4) {
+          scale = _mm256_mul_ps(scale, _mm256_set1_ps(w.table->unit));
+        }
+        __m256 shift;
+        if constexpr (kShift) shift = load_shift(w, scale, at + r * w.groups);
+#pragma GCC unroll 8
         for (int t = 0; t < T; ++t) {
-          const float* sum = sums + (t * x.blocks + block) * kParts + part;
-          y_sums[t] = _mm256_fmadd_ps(shift, _mm256_broadcast_ss(sum), y_sums[t]);
+          const __m256 product = _mm256_mul_ps(_mm256_cvtepi32_ps(products[r][t]),
+                                               _mm256_broadcast_ss(scales + t * x.blocks + block));
+          y_sums[r][t] = _mm256_fmadd_ps(product, scale, y_sums[r][t]);
+          if constexpr (kShift) {
+            const float* sum = sums + (t * x.blocks + block) * kParts + part;
+            y_sums[r][t] = _mm256_fmadd_ps(shift, _mm256_broadcast_ss(sum), y_sums[r][t]);
+          }
         }
       }
-      codes += kQuads * Codes::kQuadBytes;
       input += kQuads * 4;
       if (kParts == 2) ++at;
     }
+    codes += kBytes;
     if (kParts == 1 && block + 1 == next) {
       ++at;
       next += w.group_blocks;
     }
   }
-  for (int t = 0; t < T; ++t) store_rows(w, tile, y_sums[t], y + (token + t) * y_stride);
+  for (int r = 0; r < R; ++r) {
+    for (int t = 0; t < T; ++t) {
+      store_rows(w, tile + r, y_sums[r][t], y + (token + t) * y_stride);
+    }
+  }
+}
+
+// Tokens that are left over by fours run tile after tile: one stream from memory is faster than
+// two.
+template <typename Codes, bool kShift, int kParts, int R>
+void row_product(const PackedMatrix& w, const QuantizedInput& x, int64_t tile, Range tokens,
+                 float* y, int64_t y_stride) {
+  int64_t token = tokens.first;
+  for (; token + kTokens <= tokens.last; token += kTokens) {
+    tiles_product<Codes, kShift, kParts, R, kTokens>(w, x, tile, token, token == tokens.first, y,
+                                                     y_stride);
+  }
+  for (int r = 0; r < R; ++r) {
+    for (int64_t rest = token; rest < tokens.last; ++rest) {
+      tiles_product<Codes, kShift, kParts, 1, 1>(w, x, tile + r, rest, rest == tokens.first, y,
+                                                 y_stride);
+    }
+  }
 }
 
 template <typename Codes, bool kShift, int kParts>
 void product(const PackedMatrix& w, const QuantizedInput& x, Range tiles, Range tokens, float* y,
              int64_t y_stride) {
-  for (int64_t tile = tiles.first; tile < tiles.last; ++tile) {
-    int64_t token = tokens.first;
-    for (; token + kTokens <= tokens.last; token += kTokens) {
-      tile_product<Codes, kShift, kParts, kTokens>(w, x, tile, token, y, y_stride);
-    }
-    for (; token < tokens.last; ++token) {
-      tile_product<Codes, kShift, kParts, 1>(w, x, tile, token, y, y_stride);
-    }
+  int64_t tile = tiles.first;
+  for (; tile + 2 <= tiles.last; tile += 2) {
+    row_product<Codes, kShift, kParts, 2>(w, x, tile, tokens, y, y_stride);
+  }
+  if (tile < tiles.last) {
+    row_product<Codes, kShift, kParts, 1>(w, x, tile, tokens, y, y_stride);
   }
 }
 
-template <typename Codes>
-void product_of(const PackedMatrix& w, const QuantizedInput& x, Range tiles, Range tokens, float* y,
-                int64_t y_stride) {
-  const bool shift = w.affine != Affine::kNone || w.base != 0;
-  const auto run = w.split_blocks ? (shift ? product<Codes, true, 2> : product<Codes, false, 2>)
-                                  : (shift ? product<Codes, true, 1> : product<Codes, false, 1>);
-  run(w, x, tiles, tokens, y, y_stride);
+using Product = void (*)(const PackedMatrix&, const QuantizedInput&, Range, Range, float*, int64_t);
+
+template <typename Codes, bool kShift>
+Product product_of(const PackedMatrix& w) {
+  return w.split_blocks ? product<Codes, kShift, 2> : product<Codes, kShift, 1>;
+}
+
+Product product_for(const PackedMatrix& w) {
+  // Unsigned codes always have a shift: their middle is not 0.
+  switch (w.storage) {
+    case Storage::kU2:
+      return product_of<U2, true>(w);
+    case Storage::kU3:
+      return product_of<U3, true>(w);
+    case Storage::kU4:
+      return product_of<U4, true>(w);
+    case Storage::kU5:
+      return product_of<U5, true>(w);
+    case Storage::kU6:
+      return product_of<U6, true>(w);
+    case Storage::kS8:
+      return w.affine != Affine::kNone || w.base != 0 ? product_of<S8, true>(w)
+                                                      : product_of<S8, false>(w);
+    case Storage::kTable4:
+      return product_of<Table4, false>(w);
+    case Storage::kF32:
+    case Storage::kF16:
+    case Storage::kBF16:
+    case Storage::kE4M3:
+      break;
+  }
+  __builtin_trap();  // these have no int8 kernel; the caller knows
 }
 
 }  // namespace
@@ -214,19 +251,7 @@ namespace avx2 {
 
 void linear_int8(const PackedMatrix& w, const QuantizedInput& x, Range tiles, Range tokens,
                  float* y, int64_t y_stride) {
-  switch (w.storage) {
-    case Storage::kU4:
-      return product_of<U4>(w, x, tiles, tokens, y, y_stride);
-    case Storage::kIq4:
-      return product_of<Iq4>(w, x, tiles, tokens, y, y_stride);
-    case Storage::kS8:
-      if (w.magnitude <= 32) return product_of<S6>(w, x, tiles, tokens, y, y_stride);
-      return product_of<S8>(w, x, tiles, tokens, y, y_stride);
-    case Storage::kF32:
-    case Storage::kF16:
-    case Storage::kBF16:
-      __builtin_trap();  // dense weights have no int8 kernel; the caller knows
-  }
+  product_for(w)(w, x, tiles, tokens, y, y_stride);
 }
 
 void quantize_input(const float* x, int64_t cols, int64_t token, const QuantizedInput& out) {

@@ -25,33 +25,49 @@ void unpack_dense(const PackedMatrix& w, int64_t tile, int64_t first, int64_t la
   }
 }
 
-// The 4 columns of a quad of signed bytes.
-inline void unpack_quad(const Group& group, __m256i quad, float* out, int64_t stride) {
-  __m256i columns[4];
-  split_quad(quad, columns);
-  for (int i = 0; i < 4; ++i) _mm256_storeu_ps(out + i * stride, group.weights(columns[i]));
-}
-
+template <Storage kStorage>
 void unpack_quantized(const PackedMatrix& w, int64_t tile, int64_t first, int64_t last, float* out,
                       int64_t stride) {
-  const int64_t block_bytes = w.storage == Storage::kS8 ? 256 : 128;
+  constexpr int64_t kBytes = block_bytes(kStorage);
   for (int64_t block = first / kBlockCols; block * kBlockCols < last; ++block) {
-    const uint8_t* codes = w.codes + (tile * w.blocks + block) * block_bytes;
+    const uint8_t* codes = w.codes + (tile * w.blocks + block) * kBytes;
     const int64_t at = tile * w.groups + (w.split_blocks ? block * 2 : block / w.group_blocks);
     const Group groups[2] = {Group(w, at), Group(w, w.split_blocks ? at + 1 : at)};
     float* to = out + (block * kBlockCols - first) * stride;
     for (int quad = 0; quad < 8; ++quad) {
-      unpack_quad(groups[quad / 4], load_quad(w.storage, codes, quad), to + quad * 4 * stride,
-                  stride);
+      __m256 weights[4];
+      load_weights<kStorage>(w, groups[quad / 4], codes, quad, weights);
+      for (int i = 0; i < 4; ++i) _mm256_storeu_ps(to + (quad * 4 + i) * stride, weights[i]);
     }
   }
 }
 
-void unpack(const PackedMatrix& w, int64_t tile, int64_t first, int64_t last, float* out,
-            int64_t stride) {
-  const bool dense =
-      w.storage == Storage::kF32 || w.storage == Storage::kF16 || w.storage == Storage::kBF16;
-  (dense ? unpack_dense : unpack_quantized)(w, tile, first, last, out, stride);
+using Unpack = void (*)(const PackedMatrix&, int64_t, int64_t, int64_t, float*, int64_t);
+
+Unpack unpack_for(Storage storage) {
+  switch (storage) {
+    case Storage::kF32:
+    case Storage::kF16:
+    case Storage::kBF16:
+      return unpack_dense;
+    case Storage::kE4M3:
+      return unpack_quantized<Storage::kE4M3>;
+    case Storage::kU2:
+      return unpack_quantized<Storage::kU2>;
+    case Storage::kU3:
+      return unpack_quantized<Storage::kU3>;
+    case Storage::kU4:
+      return unpack_quantized<Storage::kU4>;
+    case Storage::kU5:
+      return unpack_quantized<Storage::kU5>;
+    case Storage::kU6:
+      return unpack_quantized<Storage::kU6>;
+    case Storage::kS8:
+      return unpack_quantized<Storage::kS8>;
+    case Storage::kTable4:
+      return unpack_quantized<Storage::kTable4>;
+  }
+  return nullptr;
 }
 
 // sums[t] += panel * x[t] over k in [0, count). panel: [count][16]  sums: [T][16]
@@ -84,6 +100,7 @@ void panel_product(const PackedMatrix& w, const float* x, int64_t x_stride, int6
   alignas(64) float panel[kPanelCols * kPanelRows];
   alignas(64) float sums[kPanelTokens * kPanelRows];
   const int64_t count = tokens.last - tokens.first;
+  const Unpack unpack = unpack_for(w.storage);
   for (int64_t i = 0; i < count * kPanelRows; ++i) sums[i] = 0;
   if (tiles == 1) {
     for (int64_t i = 0; i < kPanelCols * kPanelRows; ++i) panel[i] = 0;
@@ -130,7 +147,7 @@ void linear_f32(const PackedMatrix& w, const float* x, int64_t x_stride, Range t
 }
 
 void unpack_tile(const PackedMatrix& w, int64_t tile, float* out) {
-  unpack(w, tile, 0, w.cols, out, kTileRows);
+  unpack_for(w.storage)(w, tile, 0, w.cols, out, kTileRows);
 }
 
 }  // namespace avx2

@@ -13,18 +13,17 @@ template <Storage kStorage, bool kSplit, int N>
 inline void add_block(const PackedMatrix& w, int64_t tile, int64_t block, const float* x,
                       __m256 (&sums)[N]) {
   constexpr int kParts = kSplit ? 2 : 1;
-  constexpr int64_t kBytes = kStorage == Storage::kS8 ? 256 : 128;
+  constexpr int64_t kBytes = block_bytes(kStorage);
   for (int part = 0; part < kParts; ++part) {
     const int64_t group = kSplit ? block * 2 + part : block / w.group_blocks;
     const auto product = [&](const Group(&groups)[N]) {
       for (int quad = part * 8 / kParts; quad < (part + 1) * 8 / kParts; ++quad) {
         for (int n = 0; n < N; ++n) {
           const uint8_t* codes = w.codes + ((tile + n) * w.blocks + block) * kBytes;
-          __m256i columns[4];
-          split_quad(load_quad(kStorage, codes, quad), columns);
+          __m256 weights[4];
+          load_weights<kStorage>(w, groups[n], codes, quad, weights);
           for (int i = 0; i < 4; ++i) {
-            sums[n] = _mm256_fmadd_ps(groups[n].weights(columns[i]),
-                                      _mm256_broadcast_ss(x + quad * 4 + i), sums[n]);
+            sums[n] = _mm256_fmadd_ps(weights[i], _mm256_broadcast_ss(x + quad * 4 + i), sums[n]);
           }
         }
       }
@@ -68,10 +67,15 @@ void dense_tiles(const PackedMatrix& w, const float* x, int64_t tile, float* y) 
 }
 
 template <Storage kStorage, bool kSplit>
-void quantized_product(const PackedMatrix& w, const float* x, Range tiles, float* y) {
+void split_product(const PackedMatrix& w, const float* x, Range tiles, float* y) {
   int64_t tile = tiles.first;
   for (; tile + 2 <= tiles.last; tile += 2) quantized_tiles<kStorage, kSplit, 2>(w, x, tile, y);
   if (tile < tiles.last) quantized_tiles<kStorage, kSplit, 1>(w, x, tile, y);
+}
+
+template <Storage kStorage>
+void quantized_product(const PackedMatrix& w, const float* x, Range tiles, float* y) {
+  (w.split_blocks ? split_product<kStorage, true> : split_product<kStorage, false>)(w, x, tiles, y);
 }
 
 template <Storage kStorage>
@@ -91,15 +95,22 @@ Product product_for(const PackedMatrix& w) {
       return dense_product<Storage::kF16>;
     case Storage::kBF16:
       return dense_product<Storage::kBF16>;
+    case Storage::kE4M3:
+      return quantized_product<Storage::kE4M3>;
+    case Storage::kU2:
+      return quantized_product<Storage::kU2>;
+    case Storage::kU3:
+      return quantized_product<Storage::kU3>;
     case Storage::kU4:
-      return w.split_blocks ? quantized_product<Storage::kU4, true>
-                            : quantized_product<Storage::kU4, false>;
-    case Storage::kIq4:
-      return w.split_blocks ? quantized_product<Storage::kIq4, true>
-                            : quantized_product<Storage::kIq4, false>;
+      return quantized_product<Storage::kU4>;
+    case Storage::kU5:
+      return quantized_product<Storage::kU5>;
+    case Storage::kU6:
+      return quantized_product<Storage::kU6>;
     case Storage::kS8:
-      return w.split_blocks ? quantized_product<Storage::kS8, true>
-                            : quantized_product<Storage::kS8, false>;
+      return quantized_product<Storage::kS8>;
+    case Storage::kTable4:
+      return quantized_product<Storage::kTable4>;
   }
   return nullptr;
 }

@@ -21,7 +21,9 @@ struct AvxVnni {
   static inline Int repeat(__m128i v) { return _mm256_broadcastsi128_si256(v); }
   static inline Int bit_and(Int a, Int b) { return _mm256_and_si256(a, b); }
   static inline Int bit_xor(Int a, Int b) { return _mm256_xor_si256(a, b); }
-  static inline Int shift_right_4(Int v) { return _mm256_srli_epi16(v, 4); }
+  static inline Int bit_or(Int a, Int b) { return _mm256_or_si256(a, b); }
+  static inline Int shift_right(Int v, int by) { return _mm256_srli_epi16(v, by); }
+  static inline Int shift_left(Int v, int by) { return _mm256_slli_epi16(v, by); }
   static inline Int look_up(Int table, Int at) { return _mm256_shuffle_epi8(table, at); }
   static inline Int subtract(Int a, Int b) { return _mm256_sub_epi32(a, b); }
   static inline Int dot(Int sum, Int weights, Int x) {
@@ -40,9 +42,20 @@ struct AvxVnni {
   static inline Float multiply_add(Float a, Float b, Float c) { return _mm256_fmadd_ps(a, b, c); }
   static inline Float broadcast(const float* at) { return _mm256_broadcast_ss(at); }
 
-  static inline Float load_rows(const void* values, bool half, int64_t at, int64_t) {
-    if (half) return _mm256_cvtph_ps(_mm_load_si128(static_cast<const __m128i*>(values) + at));
-    return _mm256_load_ps(static_cast<const float*>(values) + at * 8);
+  static inline Float load_values(const GroupValues& from, int64_t at, int64_t) {
+    switch (from.form) {
+      case GroupValues::Form::kF16:
+        return _mm256_cvtph_ps(_mm_load_si128(static_cast<const __m128i*>(from.values) + at));
+      case GroupValues::Form::kF32:
+        return _mm256_load_ps(static_cast<const float*>(from.values) + at * 8);
+      case GroupValues::Form::kMultiples:
+        break;
+    }
+    const auto* bytes = static_cast<const uint8_t*>(from.values) + at * 8;
+    const Int multiples =
+        _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(bytes)));
+    return multiply(to_float(multiples),
+                    _mm256_load_ps(from.supers + (at >> from.super_shift) * 8));
   }
   static inline Int load_zeros(const uint8_t* zeros, int64_t at, int64_t) {
     return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(zeros + at * 8)));

@@ -4,47 +4,15 @@
 #include <cstring>
 
 #include "lowbit/base/check.h"
+#include "lowbit/runtime/cpu/code_tables.h"
+#include "lowbit/runtime/cpu/pack_groups.h"
+#include "lowbit/runtime/cpu/rows.h"
 #include "lowbit/tensor/dtype.h"
 #include "lowbit/tensor/packing.h"
 
 namespace lowbit::cpu {
 
 namespace {
-
-int64_t round_up(int64_t value, int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
-
-int64_t tiles_of(const PackedMatrix& matrix) {
-  return round_up(matrix.rows, kTileRows) / kTileRows;
-}
-
-Tensor allocate_bytes(int64_t bytes) { return allocate_host(1, bytes, DType::kU8); }
-
-// The rows of some weights, one after another.
-class Rows {
- public:
-  explicit Rows(std::span<const LinearWeight> parts) : parts_(parts) {
-    for (const LinearWeight& part : parts) {
-      first_.push_back(count_);
-      count_ += part.weight.rows;
-    }
-  }
-  struct Row {
-    const LinearWeight& part;
-    int64_t index;
-  };
-  int64_t count() const { return count_; }
-  Row operator[](int64_t row) const {
-    const auto part = std::upper_bound(first_.begin(), first_.end(), row) - first_.begin() - 1;
-    return {parts_[part], row - first_[part]};
-  }
-
- private:
-  std::span<const LinearWeight> parts_;
-  std::vector<int64_t> first_;
-  int64_t count_ = 0;
-};
 
 void pack_bias(std::span<const LinearWeight> parts, PackedWeight& packed) {
   const auto has_bias = [](const LinearWeight& part) { return !part.bias.empty(); };
@@ -60,8 +28,6 @@ void pack_bias(std::span<const LinearWeight> parts, PackedWeight& packed) {
 }
 
 // Dense.
-
-bool is_half(float value) { return f16_to_f32(f32_to_f16(value)) == value; }
 
 bool supports_f16(const QTensor& weight) {
   if (weight.scheme.dense()) return weight.scheme.code == Code::kF16;
@@ -98,7 +64,7 @@ void spread_row(const Rows::Row& row, Code code, std::vector<float>& values, T* 
 }
 
 template <Code kCode, Storage kStorage, typename T>
-PackedWeight pack_dense(std::span<const LinearWeight> parts, ThreadPool& pool) {
+PackedWeight pack_dense(std::span<const LinearWeight> parts, Packer& packer) {
   const Rows rows(parts);
   PackedWeight packed;
   PackedMatrix& matrix = packed.matrix;
@@ -107,9 +73,10 @@ PackedWeight pack_dense(std::span<const LinearWeight> parts, ThreadPool& pool) {
   matrix.cols = parts[0].weight.cols;
   matrix.blocks = round_up(matrix.cols, kBlockCols) / kBlockCols;
   const int64_t tile_size = matrix.cols * kTileRows;
-  packed.codes = allocate_bytes(tiles_of(matrix) * tile_size * static_cast<int64_t>(sizeof(T)));
+  packed.codes =
+      packer.arena.allocate(tiles_of(matrix) * tile_size * static_cast<int64_t>(sizeof(T)));
   matrix.codes = packed.codes.as<uint8_t>();
-  pool.parallel_for(tiles_of(matrix), [&](int64_t tile, int) {
+  packer.pool.parallel_for(tiles_of(matrix), [&](int64_t tile, int) {
     std::vector<float> values(matrix.cols);
     T* out = packed.codes.as<T>() + tile * tile_size;
     std::fill_n(out, tile_size, T{});
@@ -128,14 +95,22 @@ bool groups_fit(const QTensor& weight) {
   return size >= weight.cols || size == 16 || size % kBlockCols == 0;
 }
 
-bool supports_q4(const QTensor& weight) {
-  if (weight.scheme.dense() || !groups_fit(weight)) return false;
-  return weight.scheme.code == Code::kIq4Nl ||
-         (weight.scheme.code == Code::kInt && weight.scheme.bits <= 4);
+bool supports_int(const QTensor& weight) {
+  return weight.scheme.code == Code::kInt && groups_fit(weight);
 }
 
-bool supports_q8(const QTensor& weight) {
-  return weight.scheme.code == Code::kInt && groups_fit(weight);
+template <int kMost>
+bool supports_bits(const QTensor& weight) {
+  return supports_int(weight) && weight.scheme.bits <= kMost;
+}
+
+bool supports_table(const QTensor& weight) {
+  return !weight.scheme.dense() && weight.scheme.bits == 4 && groups_fit(weight) &&
+         weight.scheme.code != Code::kInt;
+}
+
+bool supports_e4m3(const QTensor& weight) {
+  return weight.scheme.code == Code::kE4M3 && groups_fit(weight);
 }
 
 // Codes of a row as bytes.
@@ -156,118 +131,148 @@ void unpack_row(const QTensor& weight, int64_t row, uint8_t* out) {
   for (int i = 0; k < weight.cols; ++k, ++i) out[k] = static_cast<uint8_t>(unpack(codes, i, bits));
 }
 
-uint32_t load_quad(const uint8_t* codes) {
-  uint32_t quad;
-  std::memcpy(&quad, codes, 4);
-  return quad;
+// The planes of a storage: how many bits of each code, from which bit on.
+struct Plane {
+  int bits, first;
+};
+
+std::span<const Plane> planes_of(Storage storage) {
+  static constexpr Plane k2[] = {{2, 0}}, k3[] = {{2, 0}, {1, 2}}, k4[] = {{4, 0}},
+                         k5[] = {{4, 0}, {1, 4}}, k6[] = {{4, 0}, {2, 4}}, k8[] = {{8, 0}};
+  switch (storage) {
+    case Storage::kU2:
+      return k2;
+    case Storage::kU3:
+      return k3;
+    case Storage::kU5:
+      return k5;
+    case Storage::kU6:
+      return k6;
+    case Storage::kS8:
+      return k8;
+    default:
+      return k4;
+  }
+}
+
+int64_t block_bytes(Storage storage) {
+  int64_t bytes = 0;
+  for (const Plane& plane : planes_of(storage)) bytes += plane.bits * 32;
+  return bytes;
 }
 
 // One row's bytes into its lane of a tile.
 void interleave(const PackedMatrix& matrix, const uint8_t* codes, int64_t lane, uint8_t* tile) {
-  const int64_t quads = matrix.blocks * 8;
-  uint8_t* out = tile + lane * 4;
-  if (matrix.storage == Storage::kS8) {
-    for (int64_t quad = 0; quad < quads; ++quad) {
-      std::memcpy(out + quad * 32, codes + quad * 4, 4);
+  const int64_t bytes = block_bytes(matrix.storage);
+  for (int64_t block = 0; block < matrix.blocks; ++block) {
+    uint8_t* out = tile + block * bytes + lane * 4;
+    for (const Plane& plane : planes_of(matrix.storage)) {
+      const uint32_t mask = 0x01010101u * ((1u << plane.bits) - 1);
+      const int together = 8 / plane.bits;  // quads in 32 bytes
+      for (int quad = 0; quad < 8; quad += together, out += 32) {
+        uint32_t all = 0;
+        for (int i = 0; i < together; ++i) {
+          uint32_t one;
+          std::memcpy(&one, codes + block * kBlockCols + (quad + i) * 4, 4);
+          all |= (one >> plane.first & mask) << (i * plane.bits);
+        }
+        std::memcpy(out, &all, 4);
+      }
     }
+  }
+}
+
+// The same from a row of 4-bit codes as it is stored: 8 codes in 4 bytes.
+void interleave_nibbles(const PackedMatrix& matrix, const uint8_t* codes, int64_t lane,
+                        uint8_t* tile) {
+  const auto spread = [](uint32_t nibbles) {  // four, to a byte each
+    nibbles = (nibbles | nibbles << 8) & 0x00ff00ff;
+    return (nibbles | nibbles << 4) & 0x0f0f0f0f;
+  };
+  uint8_t* out = tile + lane * 4;
+  for (int64_t word = 0; word < matrix.cols / 8; ++word, codes += 4, out += 32) {
+    uint32_t eight;
+    std::memcpy(&eight, codes, 4);
+    const uint32_t pair = spread(eight & 0xffff) | spread(eight >> 16) << 4;
+    std::memcpy(out, &pair, 4);
+  }
+}
+
+// One row that exists into its lane of a tile. buffer: [blocks * 32], zero beyond the columns.
+void pack_row(const PackedMatrix& matrix, const Rows::Row& row, int64_t lane,
+              std::vector<uint8_t>& buffer, uint8_t* tile) {
+  const QTensor& weight = row.part.weight;
+  if (weight.scheme.bits == 4 && matrix.cols % kBlockCols == 0 &&
+      (matrix.storage == Storage::kU4 || matrix.storage == Storage::kTable4)) {
+    interleave_nibbles(matrix, weight.codes.data + row.index * weight.row_bytes(), lane, tile);
     return;
   }
-  for (int64_t quad = 0; quad < quads; quad += 2) {
-    const uint32_t both = load_quad(codes + quad * 4) | load_quad(codes + quad * 4 + 4) << 4;
-    std::memcpy(out + quad * 16, &both, 4);
+  unpack_row(weight, row.index, buffer.data());
+  if (matrix.storage == Storage::kE4M3) {
+    for (size_t k = 0; k < buffer.size(); ++k) tile[k * 8 + static_cast<size_t>(lane)] = buffer[k];
+    return;
   }
+  if (matrix.storage == Storage::kS8) {
+    const int center = 1 << (weight.scheme.bits - 1);
+    for (int64_t k = 0; k < matrix.cols; ++k) buffer[k] = static_cast<uint8_t>(buffer[k] - center);
+  }
+  interleave(matrix, buffer.data(), lane, tile);
 }
 
-void pack_codes(const Rows& rows, PackedWeight& packed, ThreadPool& pool) {
+void pack_codes(const Rows& rows, PackedWeight& packed, Packer& packer) {
   PackedMatrix& matrix = packed.matrix;
-  const int64_t tile_bytes = matrix.blocks * (matrix.storage == Storage::kS8 ? 256 : 128);
-  packed.codes = allocate_bytes(tiles_of(matrix) * tile_bytes);
+  const bool e4m3 = matrix.storage == Storage::kE4M3;
+  const int64_t tile_bytes = matrix.blocks * (e4m3 ? 256 : block_bytes(matrix.storage));
+  packed.codes = packer.arena.allocate(tiles_of(matrix) * tile_bytes);
   matrix.codes = packed.codes.as<uint8_t>();
   constexpr int64_t kTiles = 16;  // per turn of a thread
-  pool.parallel_for((tiles_of(matrix) + kTiles - 1) / kTiles, [&](int64_t index, int) {
-    std::vector<uint8_t> codes(matrix.blocks * kBlockCols);
-    for (int64_t row = index * kTiles * 8; row < (index + 1) * kTiles * 8; ++row) {
-      if (row >= tiles_of(matrix) * 8) break;
-      std::fill(codes.begin(), codes.end(), uint8_t{0});
-      if (row < matrix.rows) {
-        const Rows::Row source = rows[row];
-        unpack_row(source.part.weight, source.index, codes.data());
-        if (matrix.storage == Storage::kS8) {
-          const int center = 1 << (source.part.weight.scheme.bits - 1);
-          for (int64_t k = 0; k < matrix.cols; ++k)
-            codes[k] = static_cast<uint8_t>(codes[k] - center);
-        }
+  packer.pool.parallel_for((tiles_of(matrix) + kTiles - 1) / kTiles, [&](int64_t index, int) {
+    std::vector<uint8_t> buffer(matrix.blocks * kBlockCols);
+    const int64_t last = std::min(tiles_of(matrix), (index + 1) * kTiles);
+    for (int64_t i = index * kTiles; i < last; ++i) {
+      uint8_t* tile = packed.codes.as<uint8_t>() + i * tile_bytes;
+      if (i * 8 + 8 > matrix.rows) std::fill_n(tile, tile_bytes, uint8_t{0});
+      for (int64_t lane = 0; lane < std::min<int64_t>(8, matrix.rows - i * 8); ++lane) {
+        pack_row(matrix, rows[i * 8 + lane], lane, buffer, tile);
       }
-      interleave(matrix, codes.data(), row % 8, packed.codes.as<uint8_t>() + row / 8 * tile_bytes);
     }
   });
 }
 
-// values[entry] of every row into [tiles][groups][8], zero where there is none.
-template <typename T, typename From>
-Tensor pack_groups(const Rows& rows, const PackedMatrix& matrix, const From& from) {
-  Tensor packed =
-      allocate_bytes(tiles_of(matrix) * matrix.groups * 8 * static_cast<int64_t>(sizeof(T)));
-  T* out = packed.as<T>();
-  std::fill_n(out, tiles_of(matrix) * matrix.groups * 8, T{});
-  for (int64_t row = 0; row < matrix.rows; ++row) {
-    const Rows::Row source = rows[row];
-    const QTensor& weight = source.part.weight;
-    const int64_t first = source.index / weight.scheme.group_rows * weight.groups();
-    for (int64_t group = 0; group < weight.groups(); ++group) {
-      out[(row / 8 * matrix.groups + group) * 8 + row % 8] = from(weight, first + group);
-    }
+Storage storage_for(const QuantScheme& scheme) {
+  if (scheme.code == Code::kE4M3) return Storage::kE4M3;
+  if (scheme.code != Code::kInt) return Storage::kTable4;
+  switch (scheme.bits) {
+    case 1:
+    case 2:
+      return Storage::kU2;
+    case 3:
+      return Storage::kU3;
+    case 4:
+      return Storage::kU4;
+    case 5:
+      return Storage::kU5;
+    case 6:
+      return Storage::kU6;
+    default:
+      return Storage::kS8;
   }
-  return packed;
 }
 
-// fp16 if every value is exactly one.
-bool all_halves(std::span<const LinearWeight> parts) {
-  return std::all_of(parts.begin(), parts.end(), [](const LinearWeight& part) {
-    const QTensor& weight = part.weight;
-    return std::all_of(weight.scales.begin(), weight.scales.end(), is_half) &&
-           std::all_of(weight.offsets.begin(), weight.offsets.end(), is_half);
-  });
-}
-
-void pack_scales(std::span<const LinearWeight> parts, const Rows& rows, PackedWeight& packed) {
-  PackedMatrix& matrix = packed.matrix;
-  const auto pack_floats = [&](std::vector<float> QTensor::*values) {
-    if (matrix.half_scales) {
-      return pack_groups<uint16_t>(rows, matrix, [&](const QTensor& weight, int64_t entry) {
-        return f32_to_f16((weight.*values)[entry]);
-      });
-    }
-    return pack_groups<float>(rows, matrix, [&](const QTensor& weight, int64_t entry) {
-      return (weight.*values)[entry];
-    });
-  };
-  matrix.half_scales = all_halves(parts);
-  packed.scales = pack_floats(&QTensor::scales);
-  matrix.scales = packed.scales.data;
-  if (matrix.affine == Affine::kOffsets) packed.shifts = pack_floats(&QTensor::offsets);
-  if (matrix.affine == Affine::kZeros) {
-    packed.shifts = pack_groups<uint8_t>(
-        rows, matrix, [](const QTensor& weight, int64_t entry) { return weight.zeros[entry]; });
-  }
-  matrix.shifts = packed.shifts.data;
-}
-
-PackedWeight pack_quantized(std::span<const LinearWeight> parts, ThreadPool& pool,
-                            Storage storage) {
+template <Storage (*kStorage)(const QuantScheme&)>
+PackedWeight pack_quantized(std::span<const LinearWeight> parts, Packer& packer) {
   const Rows rows(parts);
   const QTensor& weight = parts[0].weight;
   const QuantScheme& scheme = weight.scheme;
   const int center = scheme.code == Code::kInt ? 1 << (scheme.bits - 1) : 0;
-  const int stored_center = storage == Storage::kS8 ? center : 0;
   PackedWeight packed;
   PackedMatrix& matrix = packed.matrix;
-  matrix.storage = storage;
+  matrix.storage = kStorage(scheme);
+  const int stored_center = matrix.storage == Storage::kS8 ? center : 0;
   matrix.affine = scheme.zero == Zero::kNone  ? Affine::kNone
                   : scheme.zero == Zero::kInt ? Affine::kZeros
                                               : Affine::kOffsets;
   matrix.base = stored_center - (scheme.zero == Zero::kNone ? center : 0);
-  matrix.magnitude = center;
   matrix.rows = rows.count();
   matrix.cols = weight.cols;
   matrix.blocks = round_up(weight.cols, kBlockCols) / kBlockCols;
@@ -275,26 +280,26 @@ PackedWeight pack_quantized(std::span<const LinearWeight> parts, ThreadPool& poo
   matrix.groups = matrix.split_blocks ? matrix.blocks * 2 : weight.groups();
   matrix.group_blocks =
       scheme.group_size >= weight.cols ? matrix.blocks : scheme.group_size / kBlockCols;
+  if (matrix.storage == Storage::kTable4) matrix.table = &code_table(scheme.code);
   packed.input_order = weight.input_order;
-  pack_codes(rows, packed, pool);
-  pack_scales(parts, rows, packed);
+  pack_codes(rows, packed, packer);
+  pack_groups(rows, packed, packer);
   pack_bias(parts, packed);
   return packed;
 }
 
-PackedWeight pack_q4(std::span<const LinearWeight> parts, ThreadPool& pool) {
-  const bool table = parts[0].weight.scheme.code == Code::kIq4Nl;
-  return pack_quantized(parts, pool, table ? Storage::kIq4 : Storage::kU4);
-}
-
-PackedWeight pack_q8(std::span<const LinearWeight> parts, ThreadPool& pool) {
-  return pack_quantized(parts, pool, Storage::kS8);
-}
+Storage as_s8(const QuantScheme&) { return Storage::kS8; }
 
 // First match wins.
 constexpr Layout kLayouts[] = {
-    {"q4", supports_q4, pack_q4},
-    {"q8", supports_q8, pack_q8},
+    {"q2", supports_bits<2>, pack_quantized<storage_for>},
+    {"q3", supports_bits<3>, pack_quantized<storage_for>},
+    {"q4", supports_bits<4>, pack_quantized<storage_for>},
+    {"q5", supports_bits<5>, pack_quantized<storage_for>},
+    {"q6", supports_bits<6>, pack_quantized<storage_for>},
+    {"q8", supports_int, pack_quantized<as_s8>},
+    {"table4", supports_table, pack_quantized<storage_for>},
+    {"e4m3", supports_e4m3, pack_quantized<storage_for>},
     {"f16", supports_f16, pack_dense<Code::kF16, Storage::kF16, uint16_t>},
     {"bf16", supports_bf16, pack_dense<Code::kBF16, Storage::kBF16, uint16_t>},
     {"f32", supports_any, pack_dense<Code::kF32, Storage::kF32, float>},
@@ -302,7 +307,10 @@ constexpr Layout kLayouts[] = {
 
 }  // namespace
 
-int64_t PackedWeight::bytes() const { return codes.bytes() + scales.bytes() + shifts.bytes(); }
+int64_t PackedWeight::bytes() const {
+  return codes.bytes() + scales.bytes() + scale_supers.bytes() + offsets.bytes() +
+         offset_supers.bytes() + zeros.bytes();
+}
 
 const Layout& choose_layout(const LinearWeight& weight, const std::string& forced) {
   std::string names;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "lowbit/base/check.h"
+#include "lowbit/base/trace.h"
 #include "lowbit/runtime/host_backend.h"
 
 namespace lowbit::cpu {
@@ -27,13 +28,17 @@ class CpuLinear : public Linear {
  public:
   CpuLinear(std::vector<LinearWeight> parts, std::shared_ptr<LinearEnvironment> environment)
       : environment_(std::move(environment)), cols_(parts[0].weight.cols) {
+    Packer packer{*environment_->pool, environment_->arena};
     for (size_t first = 0; first < parts.size();) {
       const Layout& layout = choose_layout(parts[first], environment_->forced_layout);
       size_t last = first + 1;
       while (last < parts.size() && fuses(parts[first], parts[last], layout)) ++last;
       const std::span<LinearWeight> fused(parts.data() + first, last - first);
-      pieces_.push_back({layout.name, rows_, layout.pack(fused, *environment_->pool)});
-      rows_ += pieces_.back().weight.matrix.rows;
+      pieces_.push_back({layout.name, rows_, layout.pack(fused, packer), nullptr});
+      Piece& piece = pieces_.back();
+      rows_ += piece.weight.matrix.rows;
+      piece.label =
+          trace::label(concat(kernel_of(piece), " ", piece.weight.matrix.rows, "x", cols_));
       for (LinearWeight& part : fused) part = LinearWeight{};
       first = last;
     }
@@ -45,9 +50,9 @@ class CpuLinear : public Linear {
     for (const Piece& piece : pieces_) {
       float* out = y.as<float>() + piece.first_row;
       if (int8(piece)) {
-        forward_int8(piece.weight, x, out);
+        forward_int8(piece, x, out);
       } else {
-        forward_f32(piece.weight, x, out);
+        forward_f32(piece, x, out);
       }
     }
   }
@@ -64,8 +69,7 @@ class CpuLinear : public Linear {
   std::string kernel() const override {
     std::string name;
     for (const Piece& piece : pieces_) {
-      name += concat(name.empty() ? "" : "+", piece.layout, "_", environment_->kernels->isa,
-                     int8(piece) ? "_int8" : "_f32");
+      name += concat(name.empty() ? "" : "+", kernel_of(piece));
     }
     return name;
   }
@@ -76,21 +80,25 @@ class CpuLinear : public Linear {
     const char* layout;
     int64_t first_row;
     PackedWeight weight;
+    const char* label;  // in traces
   };
+
+  std::string kernel_of(const Piece& piece) const {
+    return concat(piece.layout, "_", environment_->kernels->isa, int8(piece) ? "_int8" : "_f32");
+  }
 
   bool fuses(const LinearWeight& a, const LinearWeight& b, const Layout& layout) const {
     return a.weight.scheme == b.weight.scheme && a.weight.input_order == b.weight.input_order &&
            &choose_layout(b, environment_->forced_layout) == &layout;
   }
   bool int8(const Piece& piece) const {
-    return environment_->int8_inputs && piece.weight.quantized();
+    return environment_->int8_inputs && piece.weight.multiplies_int8();
   }
 
-  void forward_int8(const PackedWeight& weight, const Tensor& x, float* y) const;
-  void forward_f32(const PackedWeight& weight, const Tensor& x, float* y) const;
+  void forward_int8(const Piece& piece, const Tensor& x, float* y) const;
+  void forward_f32(const Piece& piece, const Tensor& x, float* y) const;
   template <typename Body>
-  void for_work(const PackedMatrix& matrix, int64_t tokens, int64_t token_block,
-                const Body& body) const;
+  void for_work(const Piece& piece, int64_t tokens, int64_t token_block, const Body& body) const;
   template <typename Body>
   void for_tokens(int64_t tokens, const Body& body) const;
 
@@ -100,35 +108,67 @@ class CpuLinear : public Linear {
   std::vector<Piece> pieces_;
 };
 
+// How the tiles of a product are handed out: first a long run to each thread, since every start of
+// a run waits for memory, then short ones, which even out what else the machine does.
+class Runs {
+ public:
+  Runs(int64_t tiles, int threads, bool serial) : tiles_(tiles) {
+    if (serial) {
+      short_ = tiles;
+      return;
+    }
+    long_ = tiles * 3 / (4 * threads) / 2 * 2;  // tiles are multiplied in pairs
+    long_runs_ = long_ > 0 ? threads : 0;
+    const int64_t rest = tiles - long_runs_ * long_;
+    short_ = std::clamp<int64_t>(rest / (4 * threads), 2, 64) / 2 * 2;
+  }
+  int64_t count() const {
+    const int64_t rest = tiles_ - long_runs_ * long_;
+    return long_runs_ + (rest + short_ - 1) / short_;
+  }
+  Range operator[](int64_t index) const {
+    if (index < long_runs_) return {index * long_, (index + 1) * long_};
+    const int64_t first = long_runs_ * long_ + (index - long_runs_) * short_;
+    return {first, std::min(tiles_, first + short_)};
+  }
+
+ private:
+  int64_t tiles_, long_ = 0, long_runs_ = 0, short_ = 1;
+};
+
 // Calls body(tiles, tokens) for rectangles that cover the output.
 template <typename Body>
-void CpuLinear::for_work(const PackedMatrix& matrix, int64_t tokens, int64_t token_block,
+void CpuLinear::for_work(const Piece& piece, int64_t tokens, int64_t token_block,
                          const Body& body) const {
+  const PackedMatrix& matrix = piece.weight.matrix;
   ThreadPool& pool = *environment_->pool;
-  const int64_t tiles = (matrix.rows + kTileRows - 1) / kTileRows;
   const int64_t token_blocks = (tokens + token_block - 1) / token_block;
-  // Eight turns per thread even out what else the machine does; tiles go in pairs.
-  int64_t chunk = std::clamp<int64_t>(tiles / (8 * pool.size()), 2, 64) / 2 * 2;
-  if (matrix.rows * matrix.cols * tokens < kSerialWork) chunk = tiles;
-  const int64_t chunks = (tiles + chunk - 1) / chunk;
-  pool.parallel_for(chunks * token_blocks, [&](int64_t index, int) {
-    const int64_t tile = index / token_blocks * chunk;
-    const int64_t token = index % token_blocks * token_block;
-    body(Range{tile, std::min(tiles, tile + chunk)},
-         Range{token, std::min(tokens, token + token_block)});
-  });
+  const Runs runs((matrix.rows + kTileRows - 1) / kTileRows, pool.size(),
+                  matrix.rows * matrix.cols * tokens < kSerialWork);
+  pool.parallel_for(
+      runs.count() * token_blocks,
+      [&](int64_t index, int) {
+        const int64_t token = index % token_blocks * token_block;
+        body(runs[index / token_blocks], Range{token, std::min(tokens, token + token_block)});
+      },
+      piece.label);
 }
 
 // Calls body(token), in parallel if there are many.
 template <typename Body>
 void CpuLinear::for_tokens(int64_t tokens, const Body& body) const {
   constexpr int64_t kChunk = 8;
-  environment_->pool->parallel_for((tokens + kChunk - 1) / kChunk, [&](int64_t index, int) {
-    for (int64_t i = index * kChunk; i < std::min(tokens, (index + 1) * kChunk); ++i) body(i);
-  });
+  environment_->pool->parallel_for((tokens + kChunk - 1) / kChunk,
+                                   [&](int64_t index, int) {
+                                     for (int64_t i = index * kChunk;
+                                          i < std::min(tokens, (index + 1) * kChunk); ++i)
+                                       body(i);
+                                   },
+                                   "quantize_input");
 }
 
-void CpuLinear::forward_int8(const PackedWeight& weight, const Tensor& x, float* y) const {
+void CpuLinear::forward_int8(const Piece& piece, const Tensor& x, float* y) const {
+  const PackedWeight& weight = piece.weight;
   const PackedMatrix& matrix = weight.matrix;
   const Kernels& kernels = *environment_->kernels;
   QuantizedInput input;
@@ -150,12 +190,13 @@ void CpuLinear::forward_int8(const PackedWeight& weight, const Tensor& x, float*
     }
     kernels.quantize_input(row, cols_, token, input);
   });
-  for_work(matrix, x.rows, kInt8Tokens, [&](Range tiles, Range tokens) {
+  for_work(piece, x.rows, kInt8Tokens, [&](Range tiles, Range tokens) {
     kernels.linear_int8(matrix, input, tiles, tokens, y, rows_);
   });
 }
 
-void CpuLinear::forward_f32(const PackedWeight& weight, const Tensor& x, float* y) const {
+void CpuLinear::forward_f32(const Piece& piece, const Tensor& x, float* y) const {
+  const PackedWeight& weight = piece.weight;
   const float* input = x.as<float>();
   if (!weight.input_order.empty()) {
     float* permuted = reserve(*environment_, x.bytes());
@@ -164,7 +205,7 @@ void CpuLinear::forward_f32(const PackedWeight& weight, const Tensor& x, float* 
     });
     input = permuted;
   }
-  for_work(weight.matrix, x.rows, kF32Tokens, [&](Range tiles, Range tokens) {
+  for_work(piece, x.rows, kF32Tokens, [&](Range tiles, Range tokens) {
     environment_->kernels->linear_f32(weight.matrix, input, cols_, tiles, tokens, y, rows_);
   });
 }

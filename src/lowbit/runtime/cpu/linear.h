@@ -17,7 +17,8 @@ struct LinearEnvironment {
   std::shared_ptr<ThreadPool> pool;
   std::string forced_layout;  // LOWBIT_LINEAR, or empty
   bool int8_inputs = true;    // for quantized layouts
-  Tensor buffer;              // grows to the largest input
+  WeightArena arena;
+  Tensor buffer;  // grows to the largest input
 };
 
 // Packs the parts, neighbours of one scheme together, and frees their codes on the way. Throws

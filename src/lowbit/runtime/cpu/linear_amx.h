@@ -22,26 +22,6 @@ constexpr int kMostTokens = 64;       // of one pass: 4 tiles of products
 constexpr int64_t kSlabBlocks = 32;   // 16 KiB of weights as bytes
 constexpr int64_t kBlockBytes = 512;  // of the panel: 16 rows x 32 columns
 
-// The Codes of linear_vnni.h, with signed weights as they are.
-template <typename V>
-struct AmxU4 : VnniU4<V> {};
-
-template <typename V>
-struct AmxIq4 : VnniIq4<V> {
-  static inline QuadPair<V> load(const uint8_t* codes, int64_t step) {
-    const QuadPair<V> weights = VnniIq4<V>::load(codes, step);
-    const auto flip = V::bytes(-128);
-    return {V::bit_xor(weights.first, flip), V::bit_xor(weights.second, flip)};
-  }
-};
-
-template <typename V>
-struct AmxS8 : VnniS8<V> {
-  static inline QuadPair<V> load(const uint8_t* codes, int64_t step) {
-    return {V::load_codes(codes, step), V::load_codes(codes + 32, step)};
-  }
-};
-
 // 16 rows (two tiles, `tile_step` apart) of some tokens.
 struct Work {
   const PackedMatrix& w;
@@ -65,7 +45,7 @@ inline void add_part(const Work& work, int64_t cell, int64_t group, const uint8_
     const int8_t* codes = x.codes + (work.token + i * kTileTokens) * stride + cell * kCols;
     Tiles::template multiply<Codes::kSigned>(i, codes, stride, products[i]);
   }
-  const auto scale = V::load_rows(work.w.scales, work.w.half_scales, group, step_groups);
+  const auto scale = load_scale<V, Codes>(work.w, group, step_groups);
   auto shift = V::float_zero();
   if constexpr (kShift) shift = load_shift<V>(work.w, scale, group, step_groups);
   const float* scales = x.scales + work.token * x.blocks + block;
@@ -83,7 +63,8 @@ template <typename V, typename Tiles, typename Codes, bool kShift, int kParts>
 void amx_tiles(const Work& work, float* y, int64_t y_stride) {
   constexpr int64_t kPartBytes = kBlockBytes / kParts;
   const PackedMatrix& w = work.w;
-  const int64_t tile_bytes = w.blocks * 8 * Codes::kQuadBytes;
+  constexpr int64_t kBytes = vnni_block_bytes(Codes::kStorage);
+  const int64_t tile_bytes = w.blocks * kBytes;
   const int64_t step_bytes = work.tile_step * tile_bytes;
   const uint8_t* codes = w.codes + work.tile * tile_bytes;
   alignas(64) float y_sums[kMostTokens * 16] = {};
@@ -91,10 +72,11 @@ void amx_tiles(const Work& work, float* y, int64_t y_stride) {
   for (int64_t first = 0; first < w.blocks; first += kSlabBlocks) {
     const int64_t last = first + kSlabBlocks < w.blocks ? first + kSlabBlocks : w.blocks;
     uint8_t* to = panel;
-    for (int64_t pair = first * 4; pair < last * 4; ++pair, to += 128) {
-      const auto weights = Codes::load(codes + pair * 2 * Codes::kQuadBytes, step_bytes);
-      V::store_ints(to, weights.first);
-      V::store_ints(to + 64, weights.second);
+    for (int64_t block = first; block < last; ++block) {
+#pragma GCC unroll 8
+      for (int quad = 0; quad < 8; ++quad, to += 64) {
+        V::store_ints(to, Codes::load(w, codes + block * kBytes, step_bytes, quad));
+      }
     }
     // g++ does not see that tile loads read memory.
     __asm__ volatile("" : : "r"(panel) : "memory");
@@ -128,34 +110,20 @@ void amx_product(const PackedMatrix& w, const QuantizedInput& x, Range tiles, Ra
   Tiles::release();
 }
 
-template <typename V, typename Tiles, template <typename> typename Codes>
-void amx_linear_of(const PackedMatrix& w, const QuantizedInput& x, Range tiles, Range tokens,
-                   float* y, int64_t y_stride) {
-  using C = Codes<V>;
-  const bool shift = w.affine != Affine::kNone || w.base != 0;
-  const auto run =
-      w.split_blocks
-          ? (shift ? amx_product<V, Tiles, C, true, 2> : amx_product<V, Tiles, C, false, 2>)
-          : (shift ? amx_product<V, Tiles, C, true, 1> : amx_product<V, Tiles, C, false, 1>);
-  run(w, x, tiles, tokens, y, y_stride);
-}
+template <typename V, typename Tiles>
+struct Amx {
+  template <typename Codes, bool kShift, int kParts>
+  static void run(const PackedMatrix& w, const QuantizedInput& x, Range tiles, Range tokens,
+                  float* y, int64_t y_stride) {
+    amx_product<V, Tiles, Codes, kShift, kParts>(w, x, tiles, tokens, y, y_stride);
+  }
+};
 
 // For a multiple of 16 tokens.
 template <typename V, typename Tiles>
 void amx_linear(const PackedMatrix& w, const QuantizedInput& x, Range tiles, Range tokens, float* y,
                 int64_t y_stride) {
-  switch (w.storage) {
-    case Storage::kU4:
-      return amx_linear_of<V, Tiles, AmxU4>(w, x, tiles, tokens, y, y_stride);
-    case Storage::kIq4:
-      return amx_linear_of<V, Tiles, AmxIq4>(w, x, tiles, tokens, y, y_stride);
-    case Storage::kS8:
-      return amx_linear_of<V, Tiles, AmxS8>(w, x, tiles, tokens, y, y_stride);
-    case Storage::kF32:
-    case Storage::kF16:
-    case Storage::kBF16:
-      __builtin_trap();  // dense weights have no int8 kernel; the caller knows
-  }
+  choose_codes<Amx<V, Tiles>, V>(w)(w, x, tiles, tokens, y, y_stride);
 }
 
 }  // namespace

@@ -17,49 +17,86 @@
 namespace lowbit::cpu {
 namespace {
 
-// Weights of two quads, unsigned.
-template <typename V>
-struct QuadPair {
-  typename V::Int first, second;
-};
+// Quad `quad` of a plane, in the low kBits of each byte.
+template <typename V, int kBits>
+inline typename V::Int vnni_plane(const uint8_t* plane, int64_t tile_bytes, int quad) {
+  constexpr int kQuads = 8 / kBits;
+  const auto all = V::load_codes(plane + quad / kQuads * 32, tile_bytes);
+  return V::bit_and(V::shift_right(all, quad % kQuads * kBits), V::bytes((1 << kBits) - 1));
+}
 
-// 4-bit codes are unsigned as they are.
-template <typename V>
-struct VnniU4 {
-  static constexpr int kQuadBytes = 16;
+// Types of codes: load() gives quad `quad` of a block of V::kTiles tiles, `tile_bytes` apart.
+// kSigned: as signed bytes.
+
+template <typename V, Storage kStored>
+struct VnniUnsigned {
+  static constexpr Storage kStorage = kStored;
   static constexpr bool kSigned = false;
-  static inline QuadPair<V> load(const uint8_t* codes, int64_t tile_bytes) {
-    const auto both = V::load_codes(codes, tile_bytes);
-    const auto mask = V::bytes(15);
-    return {V::bit_and(both, mask), V::bit_and(V::shift_right_4(both), mask)};
-  }
-};
-
-template <typename V>
-struct VnniIq4 {
-  static constexpr int kQuadBytes = 16;
-  static constexpr bool kSigned = true;
-  static inline QuadPair<V> load(const uint8_t* codes, int64_t tile_bytes) {
-    // kIq4NlTable of tensor/scheme.h, plus 128.
-    const auto table = V::repeat(
-        _mm_setr_epi8(1, 24, 45, 63, 79, 93, 106, 118, -127, -115, -103, -90, -75, -59, -39, -15));
-    const auto both = V::load_codes(codes, tile_bytes);
-    const auto mask = V::bytes(15);
-    return {V::look_up(table, V::bit_and(both, mask)),
-            V::look_up(table, V::bit_and(V::shift_right_4(both), mask))};
+  static inline typename V::Int load(const PackedMatrix&, const uint8_t* block, int64_t tile_bytes,
+                                     int quad) {
+    if constexpr (kStored == Storage::kU2) return vnni_plane<V, 2>(block, tile_bytes, quad);
+    if constexpr (kStored == Storage::kU3) {
+      const auto high = vnni_plane<V, 1>(block + 64, tile_bytes, quad);
+      return V::bit_or(vnni_plane<V, 2>(block, tile_bytes, quad), V::shift_left(high, 2));
+    }
+    const auto nibbles = vnni_plane<V, 4>(block, tile_bytes, quad);
+    if constexpr (kStored == Storage::kU5) {
+      const auto high = vnni_plane<V, 1>(block + 128, tile_bytes, quad);
+      return V::bit_or(nibbles, V::shift_left(high, 4));
+    }
+    if constexpr (kStored == Storage::kU6) {
+      const auto high = vnni_plane<V, 2>(block + 128, tile_bytes, quad);
+      return V::bit_or(nibbles, V::shift_left(high, 4));
+    }
+    return nibbles;
   }
 };
 
 template <typename V>
 struct VnniS8 {
-  static constexpr int kQuadBytes = 32;
+  static constexpr Storage kStorage = Storage::kS8;
   static constexpr bool kSigned = true;
-  static inline QuadPair<V> load(const uint8_t* codes, int64_t tile_bytes) {
-    const auto flip = V::bytes(-128);
-    return {V::bit_xor(V::load_codes(codes, tile_bytes), flip),
-            V::bit_xor(V::load_codes(codes + 32, tile_bytes), flip)};
+  static inline typename V::Int load(const PackedMatrix&, const uint8_t* block, int64_t tile_bytes,
+                                     int quad) {
+    return V::load_codes(block + quad * 32, tile_bytes);
   }
 };
+
+template <typename V>
+struct VnniTable {
+  static constexpr Storage kStorage = Storage::kTable4;
+  static constexpr bool kSigned = true;
+  static inline typename V::Int load(const PackedMatrix& w, const uint8_t* block,
+                                     int64_t tile_bytes, int quad) {
+    const auto table = V::repeat(_mm_load_si128(reinterpret_cast<const __m128i*>(w.table->steps)));
+    return V::look_up(table, vnni_plane<V, 4>(block, tile_bytes, quad));
+  }
+};
+
+constexpr int64_t vnni_block_bytes(Storage storage) {
+  switch (storage) {
+    case Storage::kU2:
+      return 64;
+    case Storage::kU3:
+      return 96;
+    case Storage::kU5:
+      return 160;
+    case Storage::kU6:
+      return 192;
+    case Storage::kS8:
+      return 256;
+    default:
+      return 128;
+  }
+}
+
+// scale_w of the formula.
+template <typename V, typename Codes>
+inline typename V::Float load_scale(const PackedMatrix& w, int64_t at, int64_t tile_step) {
+  const auto scale = V::load_values(w.scales, at, tile_step);
+  if constexpr (Codes::kStorage != Storage::kTable4) return scale;
+  return V::multiply(scale, V::broadcast(&w.table->unit));
+}
 
 // shift_w of the formula.
 template <typename V>
@@ -67,12 +104,11 @@ inline typename V::Float load_shift(const PackedMatrix& w, typename V::Float sca
                                     int64_t tile_step) {
   typename V::Int addend = V::ints(w.base);
   if (w.affine == Affine::kZeros) {
-    addend =
-        V::subtract(addend, V::load_zeros(static_cast<const uint8_t*>(w.shifts), at, tile_step));
+    addend = V::subtract(addend, V::load_zeros(w.zeros, at, tile_step));
   }
   const auto shift = V::multiply(scale, V::to_float(addend));
   if (w.affine != Affine::kOffsets) return shift;
-  return V::add(shift, V::load_rows(w.shifts, w.half_scales, at, tile_step));
+  return V::add(shift, V::load_values(w.offsets, at, tile_step));
 }
 
 // V::kTiles tiles from `tile` on (the last again where there is no other) x T tokens. kParts:
@@ -81,7 +117,8 @@ template <typename V, typename Codes, bool kShift, int kParts, int T>
 void vnni_tiles(const PackedMatrix& w, const QuantizedInput& x, int64_t tile, int64_t tile_step,
                 int64_t token, float* y, int64_t y_stride) {
   constexpr int kQuads = 8 / kParts;
-  const int64_t stride = x.blocks * kBlockCols, tile_bytes = w.blocks * 8 * Codes::kQuadBytes;
+  constexpr int64_t kBytes = vnni_block_bytes(Codes::kStorage);
+  const int64_t stride = x.blocks * kBlockCols, tile_bytes = w.blocks * kBytes;
   const int64_t step_bytes = tile_step * tile_bytes, step_groups = tile_step * w.groups;
   const uint8_t* codes = w.codes + tile * tile_bytes;
   const int8_t* input = x.codes + token * stride;
@@ -93,6 +130,7 @@ void vnni_tiles(const PackedMatrix& w, const QuantizedInput& x, int64_t tile, in
   typename V::Float y_sums[T];
   for (int t = 0; t < T; ++t) y_sums[t] = V::float_zero();
   for (int64_t block = 0; block < w.blocks; ++block) {
+#pragma GCC unroll 2
     for (int part = 0; part < kParts; ++part) {
       const int64_t cell = block * kParts + part;
       typename V::Int products[T];
@@ -100,17 +138,17 @@ void vnni_tiles(const PackedMatrix& w, const QuantizedInput& x, int64_t tile, in
       for (int t = 0; t < T; ++t) {
         products[t] = Codes::kSigned ? V::ints(-128 * code_sums[t * cells + cell]) : V::int_zero();
       }
-#pragma GCC unroll 4
-      for (int quad = 0; quad < kQuads; quad += 2) {
-        const QuadPair<V> weights = Codes::load(codes + quad * Codes::kQuadBytes, step_bytes);
+#pragma GCC unroll 8
+      for (int quad = 0; quad < kQuads; ++quad) {
+        auto weights = Codes::load(w, codes, step_bytes, part * kQuads + quad);
+        if constexpr (Codes::kSigned) weights = V::bit_xor(weights, V::bytes(-128));
 #pragma GCC unroll 16
         for (int t = 0; t < T; ++t) {
-          const int8_t* quads = input + t * stride + quad * 4;
-          products[t] = V::dot(products[t], weights.first, V::broadcast_quad(quads));
-          products[t] = V::dot(products[t], weights.second, V::broadcast_quad(quads + 4));
+          products[t] =
+              V::dot(products[t], weights, V::broadcast_quad(input + t * stride + quad * 4));
         }
       }
-      const auto scale = V::load_rows(w.scales, w.half_scales, at, step_groups);
+      const auto scale = load_scale<V, Codes>(w, at, step_groups);
 #pragma GCC unroll 16
       for (int t = 0; t < T; ++t) {
         const auto product =
@@ -124,10 +162,10 @@ void vnni_tiles(const PackedMatrix& w, const QuantizedInput& x, int64_t tile, in
           y_sums[t] = V::multiply_add(shift, V::broadcast(sums + t * cells + cell), y_sums[t]);
         }
       }
-      codes += kQuads * Codes::kQuadBytes;
       input += kQuads * 4;
       if (kParts == 2) ++at;
     }
+    codes += kBytes;
     if (kParts == 1 && block + 1 == next) {
       ++at;
       next += w.group_blocks;
@@ -156,32 +194,56 @@ void vnni_product(const PackedMatrix& w, const QuantizedInput& x, Range tiles, R
   }
 }
 
-template <typename V, template <typename> typename Codes>
-void vnni_linear_of(const PackedMatrix& w, const QuantizedInput& x, Range tiles, Range tokens,
-                    float* y, int64_t y_stride) {
-  const bool shift = w.affine != Affine::kNone || w.base != 0;
-  const auto run =
-      w.split_blocks
-          ? (shift ? vnni_product<V, Codes<V>, true, 2> : vnni_product<V, Codes<V>, false, 2>)
-          : (shift ? vnni_product<V, Codes<V>, true, 1> : vnni_product<V, Codes<V>, false, 1>);
-  run(w, x, tiles, tokens, y, y_stride);
+using LinearInt8 = void (*)(const PackedMatrix&, const QuantizedInput&, Range, Range, float*,
+                            int64_t);
+
+// Run::run<Codes, shift, parts> for the matrix.
+template <typename Run, typename Codes, bool kShift>
+LinearInt8 with_parts(const PackedMatrix& w) {
+  return w.split_blocks ? Run::template run<Codes, kShift, 2> : Run::template run<Codes, kShift, 1>;
 }
+
+template <typename Run, typename V>
+LinearInt8 choose_codes(const PackedMatrix& w) {
+  // Unsigned codes always have a shift: their middle is not 0.
+  switch (w.storage) {
+    case Storage::kU2:
+      return with_parts<Run, VnniUnsigned<V, Storage::kU2>, true>(w);
+    case Storage::kU3:
+      return with_parts<Run, VnniUnsigned<V, Storage::kU3>, true>(w);
+    case Storage::kU4:
+      return with_parts<Run, VnniUnsigned<V, Storage::kU4>, true>(w);
+    case Storage::kU5:
+      return with_parts<Run, VnniUnsigned<V, Storage::kU5>, true>(w);
+    case Storage::kU6:
+      return with_parts<Run, VnniUnsigned<V, Storage::kU6>, true>(w);
+    case Storage::kS8:
+      return w.affine != Affine::kNone || w.base != 0 ? with_parts<Run, VnniS8<V>, true>(w)
+                                                      : with_parts<Run, VnniS8<V>, false>(w);
+    case Storage::kTable4:
+      return with_parts<Run, VnniTable<V>, false>(w);
+    case Storage::kF32:
+    case Storage::kF16:
+    case Storage::kBF16:
+    case Storage::kE4M3:
+      break;
+  }
+  __builtin_trap();  // these have no int8 kernel; the caller knows
+}
+
+template <typename V>
+struct Vnni {
+  template <typename Codes, bool kShift, int kParts>
+  static void run(const PackedMatrix& w, const QuantizedInput& x, Range tiles, Range tokens,
+                  float* y, int64_t y_stride) {
+    vnni_product<V, Codes, kShift, kParts>(w, x, tiles, tokens, y, y_stride);
+  }
+};
 
 template <typename V>
 void vnni_linear(const PackedMatrix& w, const QuantizedInput& x, Range tiles, Range tokens,
                  float* y, int64_t y_stride) {
-  switch (w.storage) {
-    case Storage::kU4:
-      return vnni_linear_of<V, VnniU4>(w, x, tiles, tokens, y, y_stride);
-    case Storage::kIq4:
-      return vnni_linear_of<V, VnniIq4>(w, x, tiles, tokens, y, y_stride);
-    case Storage::kS8:
-      return vnni_linear_of<V, VnniS8>(w, x, tiles, tokens, y, y_stride);
-    case Storage::kF32:
-    case Storage::kF16:
-    case Storage::kBF16:
-      __builtin_trap();  // dense weights have no int8 kernel; the caller knows
-  }
+  choose_codes<Vnni<V>, V>(w)(w, x, tiles, tokens, y, y_stride);
 }
 
 }  // namespace

@@ -30,7 +30,9 @@ struct Avx512 {
   static inline Int repeat(__m128i v) { return _mm512_broadcast_i32x4(v); }
   static inline Int bit_and(Int a, Int b) { return _mm512_and_si512(a, b); }
   static inline Int bit_xor(Int a, Int b) { return _mm512_xor_si512(a, b); }
-  static inline Int shift_right_4(Int v) { return _mm512_srli_epi16(v, 4); }
+  static inline Int bit_or(Int a, Int b) { return _mm512_or_si512(a, b); }
+  static inline Int shift_right(Int v, int by) { return _mm512_srli_epi16(v, by); }
+  static inline Int shift_left(Int v, int by) { return _mm512_slli_epi16(v, by); }
   static inline Int look_up(Int table, Int at) { return _mm512_shuffle_epi8(table, at); }
   static inline Int subtract(Int a, Int b) { return _mm512_sub_epi32(a, b); }
   static inline Int dot(Int sum, Int weights, Int x) {
@@ -55,16 +57,32 @@ struct Avx512 {
   static inline Float load_floats(const float* at) { return _mm512_load_ps(at); }
   static inline void store_floats(float* at, Float v) { _mm512_store_ps(at, v); }
 
+  static inline Float halves(__m256 low, __m256 high) {
+    return _mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1);
+  }
   // The 16 rows' scales or offsets: `at` counts groups of 8 rows.
-  static inline Float load_rows(const void* values, bool half, int64_t at, int64_t step) {
-    if (half) {
-      const __m128i* from = static_cast<const __m128i*>(values) + at;
-      return _mm512_cvtph_ps(_mm256_inserti128_si256(_mm256_castsi128_si256(_mm_load_si128(from)),
-                                                     _mm_load_si128(from + step), 1));
+  static inline Float load_values(const GroupValues& from, int64_t at, int64_t step) {
+    switch (from.form) {
+      case GroupValues::Form::kF16: {
+        const __m128i* low = static_cast<const __m128i*>(from.values) + at;
+        return _mm512_cvtph_ps(_mm256_inserti128_si256(_mm256_castsi128_si256(_mm_load_si128(low)),
+                                                       _mm_load_si128(low + step), 1));
+      }
+      case GroupValues::Form::kF32: {
+        const float* low = static_cast<const float*>(from.values) + at * 8;
+        return halves(_mm256_load_ps(low), _mm256_load_ps(low + step * 8));
+      }
+      case GroupValues::Form::kMultiples:
+        break;
     }
-    const float* from = static_cast<const float*>(values) + at * 8;
-    return _mm512_insertf32x8(_mm512_castps256_ps512(_mm256_load_ps(from)),
-                              _mm256_load_ps(from + step * 8), 1);
+    const auto* bytes = static_cast<const uint8_t*>(from.values) + at * 8;
+    const __m128i low = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(bytes));
+    const __m128i high = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(bytes + step * 8));
+    const Int multiples = _mm512_cvtepi8_epi32(_mm_unpacklo_epi64(low, high));
+    const float* supers = from.supers + (at >> from.super_shift) * 8;
+    const Float factors =
+        halves(_mm256_load_ps(supers), _mm256_load_ps(supers + (step >> from.super_shift) * 8));
+    return multiply(to_float(multiples), factors);
   }
   static inline Int load_zeros(const uint8_t* zeros, int64_t at, int64_t step) {
     const __m128i low = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(zeros + at * 8));

@@ -182,7 +182,7 @@ class RefBackend : public HostBackend {
 
   void silu_mul(const Tensor& gate_up, Tensor& out) override {
     check_silu(gate_up, out);
-    for_tokens(out.rows, 1, [&](int64_t token, int64_t) {
+    for_tokens("silu_mul", out.rows, 1, [&](int64_t token, int64_t) {
       const float* gate = gate_up.row(token);
       for (int64_t i = 0; i < out.cols; ++i) {
         out.row(token)[i] = gate[i] / (1.f + std::exp(-gate[i])) * gate[out.cols + i];

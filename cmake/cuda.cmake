@@ -1,0 +1,27 @@
+# Sets LOWBIT_WITH_CUDA: whether the CUDA backend is built. LOWBIT_CUDA=AUTO asks whether nvcc is
+# there; sanitizers and fuzzers do not go through it.
+set(LOWBIT_WITH_CUDA OFF)
+if(LOWBIT_CUDA STREQUAL "AUTO" AND NOT LOWBIT_SANITIZE AND NOT LOWBIT_STATIC)
+  include(CheckLanguage)
+  check_language(CUDA)
+  if(CMAKE_CUDA_COMPILER)
+    set(LOWBIT_WITH_CUDA ON)
+  endif()
+elseif(LOWBIT_CUDA STREQUAL "ON")
+  set(LOWBIT_WITH_CUDA ON)
+endif()
+if(NOT LOWBIT_WITH_CUDA)
+  return()
+endif()
+
+if(LOWBIT_CUDA_ARCHITECTURES STREQUAL "all")
+  set(LOWBIT_CUDA_ARCHITECTURES 80 86 89 90a)
+endif()
+list(TRANSFORM LOWBIT_CUDA_ARCHITECTURES APPEND "-real" OUTPUT_VARIABLE CMAKE_CUDA_ARCHITECTURES)
+enable_language(CUDA)
+find_package(CUDAToolkit REQUIRED)
+# CMake 3.25 does not know that nvcc 13 speaks C++20.
+set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
+set(CMAKE_CUDA_STANDARD 20)
+set(CMAKE_CUDA_FLAGS_RELEASE "-O3 -DNDEBUG")
+set(CMAKE_CUDA_FLAGS "${CMAKE_CUDA_FLAGS} --expt-relaxed-constexpr")

@@ -1,0 +1,58 @@
+// CalibratedBlocks: drives a BlockQuantizer through a model. It holds the calibration activations
+// and moves them from block to block, through the original weights, through what was written, or
+// both.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "lowbit/quantize/block_quantizer.h"
+#include "lowbit/quantize/calibration.h"
+#include "lowbit/quantize/decoder_block.h"
+#include "lowbit/quantize/output.h"
+#include "lowbit/quantize/work_folder.h"
+
+namespace lowbit {
+
+class CalibratedBlocks {
+ public:
+  // The references outlive this object.
+  CalibratedBlocks(const OutputJob& job, Output& output, WorkFolder& work,
+                   const CalibrationData& data);
+
+  using Report = std::function<void(double done, const std::string& note)>;
+  // Writes block `index`, whose plan is `unit`, to a part. Blocks come in order.
+  Part write(const PlanUnit& unit, int64_t index, const Report& report);
+  // Moves the activations past block `index`, finished by this run or an earlier one. What it
+  // computes depends on the finished part only, so that a resumed run sees the same.
+  void advance(const PlanUnit& unit, int64_t index);
+
+  const std::vector<std::string>& notices() const { return notices_; }
+
+ private:
+  void embed(const CalibrationData& data);
+  std::unique_ptr<HiddenStates> make_states(const char* name) const;
+  void run(BlockWeights weights, const HiddenStates& from, HiddenStates& to);
+  void write_block(const PlanUnit& unit, const BlockWeights& block, const BlockResult& result,
+                   PartWriter& part);
+
+  const OutputJob& job_;
+  Output& output_;
+  WorkFolder& work_;
+  std::unique_ptr<BlockQuantizer> quantizer_;
+  CalibrationNeeds needs_;
+  int64_t samples_, tokens_;
+  bool spill_ = false;
+  std::shared_ptr<const RopeTables> rope_;
+  // What enters the next block; null if the method does not ask for it.
+  std::unique_ptr<HiddenStates> quantized_, original_;
+  // What the next block makes of its original input. Without original_input the original path is
+  // kept here alone, and is a block ahead while the method runs.
+  std::unique_ptr<HiddenStates> target_;
+  int64_t target_index_ = -1;  // of the block whose output target_ holds
+  std::vector<std::string> notices_;
+};
+
+}  // namespace lowbit

@@ -1,0 +1,258 @@
+#include "lowbit/quantize/gptq.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "lowbit/base/check.h"
+#include "lowbit/quantize/cholesky.h"
+#include "lowbit/quantize/decoder_block.h"
+#include "lowbit/quantize/grid.h"
+#include "lowbit/quantize/hessian.h"
+#include "lowbit/tensor/packing.h"
+
+namespace lowbit {
+
+namespace {
+
+constexpr int64_t kRows = 16;      // of the weight, side by side in vector registers
+constexpr int kDampingTries = 12;  // each doubles it
+
+void check_job(const LinearJob& job, const QuantScheme& scheme) {
+  LOWBIT_CHECK(scheme.code == Code::kInt && scheme.bits >= 2 && scheme.bits <= 8 &&
+                   scheme.group_rows == 1 && scheme.zero != Zero::kOffset,
+               job.name, ": gptq makes integer codes of 2 to 8 bits, not ", name_of(scheme));
+  LOWBIT_CHECK(
+      job.rows > 0 && job.cols > 0 && job.weight.size() == static_cast<size_t>(job.rows) * job.cols,
+      job.name, ": ", job.weight.size(), " weights for ", job.rows, " x ", job.cols);
+  LOWBIT_CHECK(scheme.group_size > 0 && job.cols % scheme.group_size == 0, job.name, ": groups of ",
+               scheme.group_size, " do not divide ", job.cols, " columns");
+}
+
+// Some rows of a weight while they are rounded. Steps are columns in the factor's order.
+class RowRounder {
+ public:
+  RowRounder(const LinearJob& job, const QuantScheme& scheme, const GptqFactor& factor,
+             const GptqOptions& options, QTensor& out)
+      : job_(job),
+        scheme_(scheme),
+        factor_(factor),
+        block_(options.block_size),
+        out_(out),
+        codes_(const_cast<uint8_t*>(out.codes.data)),
+        reordered_(options.act_order),
+        static_groups_(options.act_order && options.static_groups),
+        weights_(static_cast<size_t>(job.cols * kRows)),
+        errors_(static_cast<size_t>(block_ * kRows)),
+        grids_(static_cast<size_t>(kRows * (static_groups_ ? out.groups() : 1))) {}
+
+  void round(int64_t first_row) {
+    first_ = first_row;
+    count_ = std::min(kRows, job_.rows - first_row);
+    load();
+    if (static_groups_) fix_grids();
+    for (int64_t begin = 0; begin < job_.cols; begin += block_) {
+      const int64_t end = std::min(job_.cols, begin + block_);
+      for (int64_t step = begin; step < end; ++step) round_column(step, begin);
+      for (int64_t later = end; later < job_.cols; ++later) move_errors(later, begin, end);
+    }
+  }
+
+ private:
+  // Rows side by side, columns in the factor's order, dead ones zero.
+  void load() {
+    std::fill(weights_.begin(), weights_.end(), 0.f);
+    for (int64_t r = 0; r < count_; ++r) {
+      const auto row = job_.weight.subspan((first_ + r) * job_.cols, job_.cols);
+      check_finite(job_.name, row, first_ + r);
+      for (int64_t step = 0; step < job_.cols; ++step) {
+        const int32_t column = factor_.order[step];
+        if (!factor_.dead[column]) weights_[step * kRows + r] = row[column];
+      }
+    }
+  }
+
+  void fix_grids() {
+    std::vector<float> group(static_cast<size_t>(scheme_.group_size));
+    for (int64_t r = 0; r < count_; ++r) {
+      const float* row = job_.weight.data() + (first_ + r) * job_.cols;
+      for (int64_t g = 0; g < out_.groups(); ++g) {
+        for (int64_t i = 0; i < scheme_.group_size; ++i) {
+          const int64_t column = g * scheme_.group_size + i;
+          group[i] = factor_.dead[column] ? 0.f : row[column];
+        }
+        set_grid(r, g, group, grids_[g * kRows + r]);
+      }
+    }
+  }
+
+  void set_grid(int64_t r, int64_t group, std::span<const float> values, Grid& grid) {
+    const int64_t row = first_ + r;
+    grid = group_grid(values, scheme_.bits, scheme_.zero, {job_.name, row});
+    out_.scales[row * out_.groups() + group] = grid.scale;
+    if (scheme_.zero == Zero::kInt) {
+      out_.zeros[row * out_.groups() + group] = static_cast<uint8_t>(grid.zero);
+    }
+  }
+
+  // The group that starts at `step` of the block from `begin` on. Its columns within the block lack
+  // the errors of the columns between.
+  void start_group(int64_t step, int64_t begin) {
+    const int64_t size = scheme_.group_size;
+    std::vector<float> group(static_cast<size_t>(kRows * size));
+    for (int64_t i = 0; i < size; ++i) {
+      float column[kRows];
+      std::copy_n(weights_.data() + (step + i) * kRows, kRows, column);
+      subtract(step + i, begin, step, column);
+      for (int64_t r = 0; r < kRows; ++r) group[r * size + i] = column[r];
+    }
+    for (int64_t r = 0; r < count_; ++r) {
+      set_grid(r, step / size, std::span(group).subspan(r * size, size), grids_[r]);
+    }
+  }
+
+  void round_column(int64_t step, int64_t begin) {
+    if (!static_groups_ && step % scheme_.group_size == 0) start_group(step, begin);
+    float* weights = weights_.data() + step * kRows;
+    subtract(step, begin, step, weights);
+    const int64_t column = factor_.order[step];
+    const int64_t group = static_groups_ ? column / scheme_.group_size : 0;
+    // Codes of static groups lie in the order of the inputs.
+    const int64_t place = reordered_ && !static_groups_ ? step : column;
+    const float largest = static_cast<float>((1 << scheme_.bits) - 1);
+    const float inverse = 1.f / factor_.factor[step * job_.cols + step];
+    float* errors = errors_.data() + (step - begin) * kRows;
+    for (int64_t r = 0; r < count_; ++r) {
+      const Grid& grid = grids_[group * kRows + r];
+      const float code = code_of(weights[r], grid, largest);
+      errors[r] = (weights[r] - value_of(code, grid)) * inverse;
+      pack(codes_ + (first_ + r) * out_.row_bytes(), place, scheme_.bits,
+           static_cast<uint32_t>(code));
+    }
+  }
+
+  // column -= the errors of steps [from, to) of the block that begins at `begin`.
+  void subtract(int64_t step, int64_t begin, int64_t to, float* column) const {
+    const float* factor = factor_.factor.data() + step * job_.cols;
+    float sums[kRows];
+    std::copy_n(column, kRows, sums);
+    for (int64_t s = begin; s < to; ++s) {
+      const float* errors = errors_.data() + (s - begin) * kRows;
+      for (int r = 0; r < kRows; ++r) sums[r] -= errors[r] * factor[s];
+    }
+    std::copy_n(sums, kRows, column);
+  }
+
+  void move_errors(int64_t later, int64_t begin, int64_t end) {
+    subtract(later, begin, end, weights_.data() + later * kRows);
+  }
+
+  const LinearJob& job_;
+  const QuantScheme& scheme_;
+  const GptqFactor& factor_;
+  int64_t block_;
+  QTensor& out_;
+  uint8_t* codes_;
+  bool reordered_;
+  bool static_groups_;
+  int64_t first_ = 0, count_ = 0;
+  std::vector<float> weights_;  // [step][kRows]
+  std::vector<float> errors_;   // [step of the block][kRows], over the factor's diagonal
+  std::vector<Grid> grids_;     // [groups or 1][kRows]
+};
+
+}  // namespace
+
+GptqFactor gptq_factor(const std::string& name, std::span<const double> hessian, int64_t cols,
+                       const GptqOptions& options, ThreadPool& pool) {
+  GptqFactor result;
+  result.order.resize(static_cast<size_t>(cols));
+  result.dead.resize(static_cast<size_t>(cols));
+  std::vector<double> diagonal(static_cast<size_t>(cols));
+  for (int64_t k = 0; k < cols; ++k) {
+    diagonal[k] = hessian[k * cols + k];
+    LOWBIT_CHECK(std::isfinite(diagonal[k]), name, ": column ", k, " of its inputs is ",
+                 diagonal[k], " in the calibration data; the model is damaged or overflows");
+    result.dead[k] = diagonal[k] <= 0;
+    if (result.dead[k]) diagonal[k] = 1;
+  }
+  std::iota(result.order.begin(), result.order.end(), 0);
+  if (options.act_order) {
+    std::stable_sort(result.order.begin(), result.order.end(),
+                     [&](int32_t a, int32_t b) { return diagonal[a] > diagonal[b]; });
+  }
+  const double mean = std::accumulate(diagonal.begin(), diagonal.end(), 0.0) / cols;
+  result.damp_percent = options.damp_percent;
+  std::vector<double> matrix(hessian.size());
+  for (int attempt = 0; attempt < kDampingTries; ++attempt) {
+    for (int64_t i = 0; i < cols; ++i) {
+      for (int64_t j = 0; j < i; ++j) {
+        const int64_t a = std::max(result.order[i], result.order[j]);
+        const int64_t b = std::min(result.order[i], result.order[j]);
+        matrix[i * cols + j] = hessian[a * cols + b];
+      }
+      matrix[i * cols + i] = diagonal[result.order[i]] + result.damp_percent * mean;
+    }
+    result.factor = inverse_factor(matrix, cols, pool);
+    if (!result.factor.empty()) return result;
+    result.damp_percent = std::max(2 * result.damp_percent, 0.01);
+  }
+  fail(ErrorKind::kInvalidArgument, name,
+       ": the products of its inputs are not positive definite even with a damping of ",
+       result.damp_percent, "; the calibration data overflow");
+}
+
+QTensor gptq_round(const LinearJob& job, const QuantScheme& scheme, const GptqFactor& factor,
+                   const GptqOptions& options) {
+  check_job(job, scheme);
+  QTensor weight;
+  weight.scheme = scheme;
+  weight.rows = job.rows;
+  weight.cols = job.cols;
+  weight.codes =
+      Bytes::own(std::vector<uint8_t>(static_cast<size_t>(job.rows * weight.row_bytes())));
+  weight.scales.resize(static_cast<size_t>(job.rows * weight.groups()));
+  if (scheme.zero == Zero::kInt) weight.zeros.resize(weight.scales.size());
+  if (options.act_order && !options.static_groups && weight.groups() > 1) {
+    weight.input_order = factor.order;
+  }
+  GptqOptions chosen = options;
+  // One group has no neighbours: codes need no order of their own.
+  if (weight.groups() == 1) chosen.static_groups = true;
+  const auto round_rows = [&](int64_t index, int) {
+    RowRounder(job, scheme, factor, chosen, weight).round(index * kRows);
+  };
+  const int64_t turns = (job.rows + kRows - 1) / kRows;
+  if (job.pool != nullptr) {
+    job.pool->parallel_for(turns, round_rows);
+  } else {
+    for (int64_t index = 0; index < turns; ++index) round_rows(index, 0);
+  }
+  return weight;
+}
+
+BlockResult Gptq::quantize(BlockJob& job) const {
+  const std::array<Hessian, kLinearGroups> hessians = block_hessians(job);
+  BlockResult result;
+  for (int group = 0; group < kLinearGroups; ++group) {
+    GptqFactor factor;
+    for (int i = 0; i < kBlockLinears; ++i) {
+      if (group_of(i) != group || job.schemes[i].dense()) continue;
+      const BlockWeights::Linear& linear = job.block.linears[i];
+      if (factor.factor.empty()) {
+        factor = gptq_factor(linear.name, hessians[group].values, linear.cols, options_, job.pool);
+        if (factor.damp_percent > options_.damp_percent) {
+          job.notice(concat("the inputs of ", linear.name,
+                            " (and perhaps others) do not determine ",
+                            "its weights: damping raised to ", factor.damp_percent,
+                            "; more calibration data would help"));
+        }
+      }
+      result[i] = gptq_round({linear.name, linear.rows, linear.cols, linear.weight, &job.pool},
+                             job.schemes[i], factor, options_);
+    }
+  }
+  return result;
+}
+
+}  // namespace lowbit

@@ -1,0 +1,48 @@
+// GPTQ (Frantar et al. 2022, arXiv:2210.17323). Rounds the columns of a weight one at a time and
+// moves each rounding error into the columns still to come, by the inverse Hessian of the layer's
+// inputs.
+//
+// Groups take their grid when their first column is reached, from the weights as they are then.
+// With act_order columns are taken in descending order of the Hessian's diagonal: either groups
+// are of neighbours in that order (kept as input_order), or, with static_groups, of neighbours in
+// the weight, with grids of the original weights.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "lowbit/quantize/block_quantizer.h"
+#include "lowbit/quantize/method_options.h"
+#include "lowbit/quantize/quantizer.h"
+
+namespace lowbit {
+
+class Gptq final : public BlockQuantizer {
+ public:
+  explicit Gptq(const GptqOptions& options) : options_(options) {}
+
+  CalibrationNeeds needs() const override { return {}; }
+  BlockResult quantize(BlockJob& job) const override;
+
+ private:
+  GptqOptions options_;
+};
+
+// What GPTQ derives from the inputs of a group of linears.
+struct GptqFactor {
+  std::vector<int32_t> order;  // column taken at each step
+  std::vector<bool> dead;      // [cols] columns whose input was always 0: their weights become 0
+  std::vector<float> factor;   // see inverse_factor(), in `order`
+  double damp_percent = 0;     // that it took; more than asked for if the Hessian was singular
+};
+
+// hessian: [cols][cols], the sum (or any multiple of it) of x * x^T over inputs x; its lower half
+// is read. Throws kInvalidArgument naming `name` if it is not finite.
+GptqFactor gptq_factor(const std::string& name, std::span<const double> hessian, int64_t cols,
+                       const GptqOptions& options, ThreadPool& pool);
+
+// Takes int_scheme() with Zero::kNone or kInt.
+QTensor gptq_round(const LinearJob& job, const QuantScheme& scheme, const GptqFactor& factor,
+                   const GptqOptions& options);
+
+}  // namespace lowbit

@@ -1,0 +1,221 @@
+#include "lowbit/quantize/learned_rounding.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "lowbit/base/check.h"
+#include "lowbit/quantize/quantizer.h"
+#include "lowbit/quantize/vector_math.h"
+#include "lowbit/tensor/dtype.h"
+#include "lowbit/tensor/packing.h"
+
+namespace lowbit {
+
+namespace {
+
+constexpr float kLeastStretch = 0.2f, kMostStretch = 2.f;
+constexpr float kLargestScale = 65504.f / kMostStretch;
+constexpr float kSmallestScale = 0x1p-24f;  // of fp16
+
+float round_to_even(float x) {
+  const float shifted = x + 12582912.f;
+  return shifted - 12582912.f;
+}
+
+// As fp16 holds it, and never 0.
+float stored_scale(float scale) {
+  const float half = f16_to_f32(f32_to_f16(scale));
+  return half == 0 ? std::copysign(kSmallestScale, scale) : half;
+}
+
+float clamped(float x, float low, float high) { return std::min(std::max(x, low), high); }
+
+// The weighted squared error of a symmetric group.
+float error_of(const float* w, const float* importance, int64_t size, float scale, float half) {
+  const float inverse = 1.f / scale;
+  return sum_of(size, [&](int64_t k) {
+    const float step = clamped(round_to_even(w[k] * inverse), -half, half - 1);
+    const float difference = step * scale - w[k];
+    return importance[k] * difference * difference;
+  });
+}
+
+// The weight of largest magnitude lies at 0.25 to 1.75 times -2^(b-1) steps.
+float best_scale(const float* w, const float* importance, int64_t size, int bits) {
+  float extreme = 0;
+  for (int64_t k = 0; k < size; ++k) {
+    if (std::fabs(w[k]) > std::fabs(extreme)) extreme = w[k];
+  }
+  if (extreme == 0) return 1.f;
+  const float half = static_cast<float>(1 << (bits - 1));
+  constexpr int kSteps = 50;
+  const float step = (bits == 2 ? 0.45f : 0.75f) * half / kSteps;
+  float best = stored_scale(-extreme / half);
+  float least = error_of(w, importance, size, best, half);
+  for (int i = -kSteps; i <= kSteps; ++i) {
+    const float scale = stored_scale(-extreme / (half - step * static_cast<float>(i)));
+    const float error = error_of(w, importance, size, scale, half);
+    if (error < least) {
+      least = error;
+      best = scale;
+    }
+  }
+  return best;
+}
+
+}  // namespace
+
+LearnedRounding::LearnedRounding(const BlockWeights::Linear& linear, const QuantScheme& scheme,
+                                 std::span<const float> importance, ThreadPool& pool)
+    : linear_(linear),
+      scheme_(scheme),
+      pool_(pool),
+      symmetric_(scheme.zero == Zero::kNone),
+      size_(scheme.group_size),
+      groups_(scheme.group_size > 0 ? linear.cols / scheme.group_size : 0) {
+  check();
+  LOWBIT_CHECK(importance.size() == static_cast<size_t>(linear.cols), linear.name,
+               ": importance of ", importance.size(), " columns, not ", linear.cols);
+  offsets_.resize(linear.weight.size());
+  first_.resize(static_cast<size_t>(linear.rows * groups_));
+  stretch_.assign(first_.size(), 1.f);
+  if (!symmetric_) {
+    second_.resize(first_.size());
+    shrink_high_.assign(first_.size(), 1.f);
+  }
+  pool.parallel_for(linear.rows, [&](int64_t row, int) { start_row(row, importance); });
+}
+
+void LearnedRounding::check() const {
+  LOWBIT_CHECK(scheme_.code == Code::kInt && scheme_.bits >= 2 && scheme_.bits <= 8 &&
+                   scheme_.group_rows == 1 && scheme_.zero != Zero::kOffset,
+               linear_.name, ": autoround makes integer codes of 2 to 8 bits, not ",
+               name_of(scheme_));
+  LOWBIT_CHECK(size_ > 0 && linear_.cols % size_ == 0, linear_.name, ": groups of ", size_,
+               " do not divide ", linear_.cols, " columns");
+}
+
+void LearnedRounding::start_row(int64_t row, std::span<const float> importance) {
+  const float* weights = linear_.weight.data() + row * linear_.cols;
+  check_finite(linear_.name, {weights, static_cast<size_t>(linear_.cols)}, row);
+  for (int64_t g = 0; g < groups_; ++g) {
+    const float* w = weights + g * size_;
+    const int64_t at = group_at(row, g);
+    float range = 0;
+    if (symmetric_) {
+      first_[at] = best_scale(w, importance.data() + g * size_, size_, scheme_.bits);
+      range = std::fabs(first_[at]);
+    } else {
+      first_[at] = std::min(0.f, *std::min_element(w, w + size_));
+      second_[at] = std::max(0.f, *std::max_element(w, w + size_));
+      range = (second_[at] - first_[at]) / static_cast<float>((1 << scheme_.bits) - 1);
+    }
+    LOWBIT_CHECK(range <= kLargestScale, linear_.name, ": row ", row, " needs a scale of ", range,
+                 ", which fp16 cannot hold; keep this module in 16 bits with --skip");
+  }
+}
+
+LearnedRounding::Grid LearnedRounding::grid(int64_t group) const {
+  const float levels = static_cast<float>((1 << scheme_.bits) - 1);
+  if (symmetric_) {
+    const float scale = stored_scale(first_[group] * stretch_[group]);
+    const float half = static_cast<float>(1 << (scheme_.bits - 1));
+    return {scale, 1.f / scale, -half, half - 1};
+  }
+  const float low = first_[group] * stretch_[group], high = second_[group] * shrink_high_[group];
+  const float scale = high > low ? stored_scale((high - low) / levels) : 1.f;
+  const float zero = clamped(round_to_even(-low / scale), 0.f, levels);
+  return {scale, 1.f / scale, -zero, levels - zero};
+}
+
+// work(row, group, first weight)
+template <typename Work>
+void LearnedRounding::for_groups(const Work& work) const {
+  pool_.parallel_for(linear_.rows, [&](int64_t row, int) {
+    for (int64_t g = 0; g < groups_; ++g) {
+      work(row, group_at(row, g), row * linear_.cols + g * size_);
+    }
+  });
+}
+
+void LearnedRounding::dequantize(std::vector<float>& weight) const {
+  for_groups([&](int64_t, int64_t group, int64_t first) {
+    const Grid g = grid(group);
+    const float* w = linear_.weight.data() + first;
+    const float* offset = offsets_.data() + first;
+    float* out = weight.data() + first;
+    for (int64_t k = 0; k < size_; ++k) {
+      out[k] = g.scale * clamped(round_to_even(w[k] * g.inverse + offset[k]), g.low, g.high);
+    }
+  });
+}
+
+void LearnedRounding::descend(const std::vector<float>& gradient, float rate) {
+  LOWBIT_CHECK(gradient.size() == offsets_.size(), linear_.name, ": ", gradient.size(),
+               " gradients for ", offsets_.size(), " weights");
+  for_groups([&](int64_t, int64_t group, int64_t first) {
+    descend_group(group, gradient.data() + first, rate);
+  });
+}
+
+// w' = scale * r. Inside of its range r follows w / scale + offset, outside it is a limit, which in
+// the asymmetric case moves with the zero point.
+void LearnedRounding::descend_group(int64_t group, const float* gradient, float rate) {
+  const Grid g = grid(group);
+  const int64_t first = group * size_;
+  const float* w = linear_.weight.data() + first;
+  float* offset = offsets_.data() + first;
+  const float by_scale = sum_of(size_, [&](int64_t k) {
+    const float scaled = w[k] * g.inverse, rounded = round_to_even(scaled + offset[k]);
+    const float r = clamped(rounded, g.low, g.high);
+    return gradient[k] * (r - (rounded == r ? scaled : 0.f));
+  });
+  const auto step = [rate](float slope) { return slope > 0 ? rate : slope < 0 ? -rate : 0.f; };
+  if (symmetric_) {
+    const float moved = stretch_[group] - step(by_scale * first_[group]);
+    stretch_[group] = clamped(moved, kLeastStretch, kMostStretch);
+  } else {
+    const float by_zero = -g.scale * sum_of(size_, [&](int64_t k) {
+      const float rounded = round_to_even(w[k] * g.inverse + offset[k]);
+      return rounded == clamped(rounded, g.low, g.high) ? 0.f : gradient[k];
+    });
+    const float levels = static_cast<float>((1 << scheme_.bits) - 1);
+    const float low = first_[group] * stretch_[group];
+    const float by_range = (by_scale + by_zero * low * g.inverse * g.inverse) / levels;
+    const float by_low = (-by_range - by_zero * g.inverse) * first_[group];
+    const float by_high = by_range * second_[group];
+    stretch_[group] = clamped(stretch_[group] - step(by_low), 0.f, 1.f);
+    shrink_high_[group] = clamped(shrink_high_[group] - step(by_high), 0.f, 1.f);
+  }
+  const float up = g.scale > 0 ? rate : -rate;
+  for (int64_t k = 0; k < size_; ++k) {
+    const float rounded = round_to_even(w[k] * g.inverse + offset[k]);
+    const float move = gradient[k] > 0 ? up : gradient[k] < 0 ? -up : 0.f;
+    offset[k] -= rounded == clamped(rounded, g.low, g.high) ? move : 0.f;
+  }
+}
+
+QTensor LearnedRounding::encode() const {
+  QTensor weight;
+  weight.scheme = scheme_;
+  weight.rows = linear_.rows;
+  weight.cols = linear_.cols;
+  weight.scales.resize(first_.size());
+  if (!symmetric_) weight.zeros.resize(first_.size());
+  std::vector<uint8_t> codes(static_cast<size_t>(weight.rows * weight.row_bytes()));
+  for_groups([&](int64_t row, int64_t group, int64_t first) {
+    const Grid g = grid(group);
+    weight.scales[group] = g.scale;
+    if (!symmetric_) weight.zeros[group] = static_cast<uint8_t>(-g.low);
+    uint8_t* row_codes = codes.data() + row * weight.row_bytes();
+    for (int64_t k = 0; k < size_; ++k) {
+      const float scaled = linear_.weight[first + k] * g.inverse + offsets_[first + k];
+      const float code = clamped(round_to_even(scaled), g.low, g.high) - g.low;
+      pack(row_codes, first - row * linear_.cols + k, scheme_.bits, static_cast<uint32_t>(code));
+    }
+  });
+  weight.codes = Bytes::own(std::move(codes));
+  return weight;
+}
+
+}  // namespace lowbit

@@ -1,0 +1,51 @@
+// Dense fp32 matrix products, for code that trains or fits weights: calibration and AutoRound.
+// (Inference multiplies by packed weights instead: linear.h.)
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "lowbit/base/thread_pool.h"
+#include "lowbit/runtime/cpu/gemm_tiles.h"
+
+namespace lowbit::cpu {
+
+// A matrix whose element [i][j] is data[i * row_stride + j * column_stride].
+struct MatrixView {
+  const float* data = nullptr;
+  int64_t row_stride = 0;
+  int64_t column_stride = 1;
+};
+// Row-major, `stride` elements a row; and its transpose.
+inline MatrixView rows_of(const float* data, int64_t stride) { return {data, stride, 1}; }
+inline MatrixView transposed(const float* data, int64_t stride) { return {data, 1, stride}; }
+
+// Products with buffers of their own: one object per thread that multiplies.
+class Gemm {
+ public:
+  // The kernel for `isa`, as select_gemm() knows it. Without a pool, products run on the calling
+  // thread.
+  explicit Gemm(ThreadPool* pool = nullptr, const std::string& isa = {});
+
+  // c = a * b, or c += a * b if `accumulate`. a: [m][k]  b: [k][n]  c: [m][n], rows of c_stride.
+  // Every element is summed in an order that depends on k only.
+  void multiply(int64_t m, int64_t n, int64_t k, MatrixView a, MatrixView b, float* c,
+                int64_t c_stride, bool accumulate = false);
+
+  const char* isa() const { return kernel_.isa; }
+
+ private:
+  void pack_b(MatrixView b, int64_t k, int64_t n);
+  void multiply_block(MatrixView a, int64_t rows, int64_t k, int64_t first_panel, int64_t panels,
+                      int64_t n, float* c, int64_t c_stride, bool accumulate, int thread);
+  void run(int64_t count, const std::function<void(int64_t, int)>& body);
+
+  ThreadPool* pool_;
+  const GemmKernel& kernel_;
+  std::vector<float> packed_b_;               // [panels][k][columns]
+  std::vector<std::vector<float>> packed_a_;  // per thread: [tiles][k][rows], and one c tile
+};
+
+}  // namespace lowbit::cpu

@@ -1,0 +1,23 @@
+// The CUDA backend: one NVIDIA GPU, sm_80 and up.
+//
+// Activations are fp32 in device memory. Linears multiply them in 16 bits: fp16, or bf16 where the
+// weight is bf16, each rounded once (Activations::kDefault) or as a value and its remainder (kF32).
+// Every sum has one order (kernels.h), so that a token's result is the same alone or in a batch, in
+// any chunks, and in every run on any GPU of the same architecture.
+#pragma once
+
+#include <memory>
+
+#include "lowbit/runtime/backend.h"
+
+namespace lowbit {
+
+// Throws kUnsupported if this build has no CUDA or for int8 activations, kDevice if there is no
+// device that it can use.
+std::unique_ptr<Backend> make_cuda_backend(const BackendOptions& options);
+
+// 10^9 bytes per second that the device can read from its memory, measured. Takes some ten
+// milliseconds. Throws as make_cuda_backend.
+double cuda_read_bandwidth();
+
+}  // namespace lowbit
