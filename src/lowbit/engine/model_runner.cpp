@@ -49,21 +49,14 @@ void ModelRunner::copy_block(int32_t from, int32_t to) {
 }
 
 void ModelRunner::run(std::span<Sequence* const> sequences) {
-  const Stopwatch forward;
   const StepBatch batch = build(sequences);
-  const Tensor hidden = model_.hidden_states(batch, cache_);
-  model_seconds_ += forward.seconds();
-  const auto vocab = static_cast<size_t>(model_.config().vocab_size);
-  for (size_t begin = 0; begin < rows_.size(); begin += kRowsAtOnce) {
-    const Stopwatch head;
-    const size_t count = std::min(kRowsAtOnce, rows_.size() - begin);
-    const Tensor logits = model_.logits(view_of_rows(hidden, begin, count));
-    logits_.resize(std::max(logits_.size(), count * vocab));
-    model_.backend().copy_to_host(logits, std::span(logits_).first(count * vocab));
-    model_seconds_ += head.seconds();
-    const Stopwatch sampling;
-    read_rows(begin, begin + count);
-    sample_seconds_ += sampling.seconds();
+  if (rows_.size() <= kRowsAtOnce) {
+    const Stopwatch forward;
+    fetch(model_.forward(batch, cache_));
+    model_seconds_ += forward.seconds();
+    read_rows(0, rows_.size());
+  } else {
+    run_in_pieces(batch);
   }
   for (Sequence* sequence : sequences) {
     // The token drawn last has not been run, nor is what stands behind a wrong guess right.
@@ -71,6 +64,25 @@ void ModelRunner::run(std::span<Sequence* const> sequences) {
     const bool drew = end - static_cast<int64_t>(sequence->guess.size()) < sequence->size();
     sequence->computed = std::min(end, sequence->size() - (drew ? 1 : 0));
   }
+}
+
+void ModelRunner::run_in_pieces(const StepBatch& batch) {
+  Stopwatch forward;
+  const Tensor hidden = model_.hidden_states(batch, cache_);
+  for (size_t begin = 0; begin < rows_.size(); begin += kRowsAtOnce) {
+    const size_t count = std::min(kRowsAtOnce, rows_.size() - begin);
+    fetch(model_.logits(view_of_rows(hidden, begin, count)));
+    model_seconds_ += forward.seconds();
+    read_rows(begin, begin + count);
+    forward = Stopwatch();
+  }
+}
+
+void ModelRunner::fetch(const Tensor& logits) {
+  if (logits.rows == 0) return;
+  const auto size = static_cast<size_t>(logits.size());
+  logits_.resize(std::max(logits_.size(), size));
+  model_.backend().copy_to_host(logits, std::span(logits_).first(size));
 }
 
 StepBatch ModelRunner::build(std::span<Sequence* const> sequences) {
@@ -105,6 +117,7 @@ void ModelRunner::add_rows(Sequence& sequence, int64_t first_token, StepBatch& b
 
 // Rows of one sequence go one after another, those of different ones side by side.
 void ModelRunner::read_rows(size_t begin, size_t end) {
+  const Stopwatch sampling;
   std::vector<size_t> groups;
   for (size_t i = begin; i < end; ++i) {
     if (i == begin || rows_[i].sequence != rows_[i - 1].sequence) groups.push_back(i);
@@ -115,6 +128,7 @@ void ModelRunner::read_rows(size_t begin, size_t end) {
     const auto group = static_cast<size_t>(index);
     read_group(groups[group], groups[group + 1], begin, workspaces_[static_cast<size_t>(thread)]);
   });
+  sample_seconds_ += sampling.seconds();
 }
 
 // first: the row that logits_ begins with.

@@ -41,6 +41,8 @@ class ModelRunner {
 
   StepBatch build(std::span<Sequence* const> sequences);
   void add_rows(Sequence& sequence, int64_t first_token, StepBatch& batch);
+  void run_in_pieces(const StepBatch& batch);
+  void fetch(const Tensor& logits);
   void read_rows(size_t begin, size_t end);
   void read_group(size_t begin, size_t end, size_t first, Workspace& workspace);
   void read_row(const Row& row, std::span<const float> logits, Workspace& workspace);

@@ -37,14 +37,17 @@ KvCache HostBackend::make_kv_cache(const KvCacheSpec& spec) {
   return KvCache{spec, allocate_host(rows, spec.head_dim, spec.dtype)};
 }
 
+void check_block_copy(const KvCacheSpec& spec, int64_t from, int64_t to) {
+  LOWBIT_CHECK(from >= 0 && from < spec.blocks && to >= 0 && to < spec.blocks && from != to,
+               "copy of KV block ", from, " to ", to, " of ", spec.blocks);
+}
+
 void HostBackend::copy_block(KvCache& cache, int64_t from, int64_t to) {
-  const KvCacheSpec& spec = cache.spec;
-  LOWBIT_CHECK(from >= 0 && from < spec.blocks && to >= 0 && to < spec.blocks, "copy of KV block ",
-               from, " to ", to, " of ", spec.blocks);
-  const int64_t bytes = spec.kv_heads * kBlockTokens * spec.head_dim * size_of(spec.dtype);
+  check_block_copy(cache.spec, from, to);
+  const int64_t bytes = cache.spec.bytes() / (2 * cache.spec.layers * cache.spec.blocks);
   char* data = cache.data.as<char>();
-  for (int64_t plane = 0; plane < 2 * spec.layers; ++plane) {
-    char* blocks = data + plane * spec.blocks * bytes;
+  for (int64_t plane = 0; plane < 2 * cache.spec.layers; ++plane) {
+    char* blocks = data + plane * cache.spec.blocks * bytes;
     std::memcpy(blocks + to * bytes, blocks + from * bytes, static_cast<size_t>(bytes));
   }
 }

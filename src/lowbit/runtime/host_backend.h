@@ -69,6 +69,9 @@ class HostBackend : public Backend {
   std::vector<TokenSlot> slots_;
 };
 
+// Throws kInvalidArgument unless `from` and `to` are two blocks of the cache.
+void check_block_copy(const KvCacheSpec& spec, int64_t from, int64_t to);
+
 // Shared by every host Linear. Throws kInvalidArgument.
 void check_linear_operands(const Linear& linear, const Tensor& x, const Tensor& y);
 void check_embed_operands(const Linear& linear, std::span<const int32_t> ids, const Tensor& out);

@@ -79,6 +79,7 @@ class CudaBackend : public HostBackend {
   Tensor upload(std::span<const float> values) override;
   Tensor allocate(int64_t rows, int64_t cols) override;
   KvCache make_kv_cache(const KvCacheSpec& spec) override;
+  void copy_block(KvCache& cache, int64_t from, int64_t to) override;
   void copy_to_host(const Tensor& from, std::span<float> to) override;
   void copy_from_host(std::span<const float> from, Tensor& to) override;
 
@@ -168,6 +169,17 @@ KvCache CudaBackend::make_kv_cache(const KvCacheSpec& spec) {
   LOWBIT_CUDA(
       cudaMemsetAsync(cache.data.data, 0xff, static_cast<size_t>(cache.data.bytes()), stream_));
   return cache;
+}
+
+void CudaBackend::copy_block(KvCache& cache, int64_t from, int64_t to) {
+  check_block_copy(cache.spec, from, to);
+  const int64_t bytes = cache.spec.bytes() / (2 * cache.spec.layers * cache.spec.blocks);
+  char* data = cache.data.as<char>();
+  for (int64_t plane = 0; plane < 2 * cache.spec.layers; ++plane) {
+    char* blocks = data + plane * cache.spec.blocks * bytes;
+    LOWBIT_CUDA(cudaMemcpyAsync(blocks + to * bytes, blocks + from * bytes,
+                                static_cast<size_t>(bytes), cudaMemcpyDeviceToDevice, stream_));
+  }
 }
 
 void CudaBackend::copy_to_host(const Tensor& from, std::span<float> to) {
