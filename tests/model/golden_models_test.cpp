@@ -107,7 +107,9 @@ TEST_P(GoldenModels, SequencesInOneBatchDoNotTouchEachOther) {
 TEST_P(GoldenModels, HalfPrecisionCacheIsNear) {
   const std::vector<float> exact = test::run_chunks(*model_, ids_, {40}, DType::kF32);
   const std::vector<float> half = test::run_chunks(*model_, ids_, {40}, DType::kF16);
-  EXPECT_LT(test::relative_error(half, exact), 2e-3);
+  // With rounded activations a key that rounds differently may round what follows differently too.
+  const bool rounded = GetParam().activations == Activations::kDefault;
+  EXPECT_LT(test::relative_error(half, exact), rounded ? 1e-2 : 2e-3);
   EXPECT_NE(half, exact);
 }
 

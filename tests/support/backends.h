@@ -44,5 +44,6 @@ inline std::vector<float> values_of(Backend& backend, const Tensor& tensor) {
 }  // namespace lowbit::test
 
 // Skips the running test, saying why the backend cannot run here.
-#define LOWBIT_SKIP_WITHOUT_BACKEND(name) \
-  if (!lowbit::test::backend_problem(name).empty()) GTEST_SKIP() << lowbit::test::backend_problem(name)
+#define LOWBIT_SKIP_WITHOUT_BACKEND(name)           \
+  if (!lowbit::test::backend_problem(name).empty()) \
+  GTEST_SKIP() << lowbit::test::backend_problem(name)
