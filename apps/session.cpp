@@ -15,7 +15,8 @@ namespace lowbit::app {
 void RunOptions::add_to(CLI::App& command, bool context_options) {
   command.add_option("-t,--threads", threads, "Threads (0: all cores this process may use)")
       ->check(CLI::Range(0, 1024));
-  command.add_option("--backend", backend, "Where to run: cpu, cuda, or ref (slow, the definition)")
+  command
+      .add_option("--backend", backend, "Where to run: cpu, cuda, or ref (slow, the definition)")
       ->check(CLI::IsMember(backend_names()))
       ->capture_default_str();
   command

@@ -5,6 +5,8 @@
 namespace lowbit::server {
 namespace {
 
+using namespace std::string_literals;
+
 constexpr char kPost[] =
     "POST /v1/x?a=b HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nX-A:  b c \r\n\r\nhello";
 
@@ -101,7 +103,7 @@ TEST(RequestParser, RefusesWhatAProxyCouldReadInAnotherWay) {
       {"GET / HTTP/1.1\r\nHost: a\nX: y\r\n\r\n", 400},
       {"GET / HTTP/1.1\r\nHost: a\r\nX\r\n\r\n", 400},
       {"GET / HTTP/1.1\r\nHost: a\r\nX: \x01\r\n\r\n", 400},
-      {std::string("GET / HTTP/1.1\r\nHost: a\r\nX: \0\r\n\r\n", 36), 400},
+      {"GET / HTTP/1.1\r\nHost: a\r\nX: \0\r\n\r\n"s, 400},
       {"G\x80T / HTTP/1.1\r\nHost: a\r\n\r\n", 400},
       {"GET  / HTTP/1.1\r\nHost: a\r\n\r\n", 400},
       {"GET / /x HTTP/1.1\r\nHost: a\r\n\r\n", 505},

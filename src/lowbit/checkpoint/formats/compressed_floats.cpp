@@ -300,13 +300,7 @@ void describe_order(Json& config) {
 
 }  // namespace
 
-const CheckpointFormat kCompressedFormat = {"compressed-tensors",
-                                            detect,
-                                            quantized,
-                                            read,
-                                            write,
-                                            write_config,
-                                            describe,
-                                            describe_order};
+const CheckpointFormat kCompressedFormat = {
+    "compressed-tensors", detect, quantized, read, write, write_config, describe, describe_order};
 
 }  // namespace lowbit

@@ -341,13 +341,7 @@ void describe_order(Json& config) {
 
 }  // namespace
 
-const CheckpointFormat kCompressedTensorsFormat = {"compressed-tensors",
-                                                   detect,
-                                                   quantized,
-                                                   read,
-                                                   write,
-                                                   write_config,
-                                                   describe,
-                                                   describe_order};
+const CheckpointFormat kCompressedTensorsFormat = {
+    "compressed-tensors", detect, quantized, read, write, write_config, describe, describe_order};
 
 }  // namespace lowbit
