@@ -1,6 +1,10 @@
 // The OpenAI API over loopback, with a tiny model.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <chrono>
+#include <thread>
+
 #include "server/tiny_server.h"
 
 namespace lowbit {
@@ -312,14 +316,24 @@ TEST(Api, TokensModelsAndTheRest) {
   EXPECT_NE(page.body.find("<!doctype html>"), std::string::npos);
   EXPECT_NE(page.head.find("script-src 'sha256-"), std::string::npos);
   server.post("/v1/completions", kPrompt);
-  const std::string metrics = server.get("/metrics").body;
-  for (const char* line : {"vllm:generation_tokens_total{model_name=\"tiny\"} 12\n",
-                           "# TYPE vllm:time_to_first_token_seconds histogram\n",
-                           "vllm:e2e_request_latency_seconds_count{model_name=\"tiny\"} 1\n",
-                           "vllm:num_requests_running{model_name=\"tiny\"} 0\n",
-                           "handler=\"/v1/completions\",status=\"200\"} 1\n"}) {
-    EXPECT_NE(metrics.find(line), std::string::npos) << line << metrics;
+  // A request is counted right after its answer has left.
+  const std::vector<std::string> expected = {
+      "vllm:generation_tokens_total{model_name=\"tiny\"} 12\n",
+      "# TYPE vllm:time_to_first_token_seconds histogram\n",
+      "vllm:e2e_request_latency_seconds_count{model_name=\"tiny\"} 1\n",
+      "vllm:num_requests_running{model_name=\"tiny\"} 0\n",
+      "handler=\"/v1/completions\",status=\"200\"} 1\n"};
+  std::string metrics;
+  const auto missing = [&] {
+    return std::find_if(expected.begin(), expected.end(), [&](const std::string& line) {
+      return metrics.find(line) == std::string::npos;
+    });
+  };
+  for (int i = 0; i < 500 && missing() != expected.end(); ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    metrics = server.get("/metrics").body;
   }
+  EXPECT_EQ(missing(), expected.end()) << metrics;
 }
 
 TEST(Api, RefusalsNameWhatIsWrong) {
