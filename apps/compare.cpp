@@ -9,6 +9,7 @@
 #include "lowbit/eval/perplexity.h"
 #include "lowbit/report/table.h"
 #include "session.h"
+#include "window_options.h"
 
 namespace lowbit::app {
 
@@ -81,14 +82,7 @@ void add_compare(CLI::App& program) {
   sub.footer("Example: lowbit compare model.gguf model-w4 -f wiki.test.raw --chunks 8");
   sub.add_option("MODEL", command->models, "The checkpoints")->required();
   sub.add_option("-f,--file", command->file, "Text to measure perplexity on")->required();
-  sub.add_option("--protocol", command->perplexity.protocol, "Perplexity protocol")
-      ->check(CLI::IsMember(protocol_names()))
-      ->capture_default_str();
-  sub.add_option("-c,--ctx-size", command->perplexity.context,
-                 "Tokens in a window (0: 2048 for hf, 512 otherwise)")
-      ->check(CLI::NonNegativeNumber);
-  sub.add_option("--chunks", command->perplexity.chunks, "Windows to score at most (-1: all)")
-      ->capture_default_str();
+  add_window_options(sub, command->perplexity);
   command->run.add_to(sub, /*context_options=*/false);
   sub.add_flag("--json", command->json, "Print a JSON list of rows");
   sub.callback([command] { execute(*command); });

@@ -7,6 +7,7 @@
 #include "commands.h"
 #include "lowbit/report/table.h"
 #include "session.h"
+#include "window_options.h"
 
 namespace lowbit::app {
 
@@ -126,14 +127,7 @@ void add_divergence(CLI::App& program) {
   sub.add_option("-f,--file", command->file, "The text (-: standard input)");
   sub.add_option("--save-logits", command->save,
                  "Keep the reference's predictions in this file, for the next comparisons");
-  sub.add_option("--protocol", command->options.protocol, "Which predictions count")
-      ->check(CLI::IsMember(protocol_names()))
-      ->capture_default_str();
-  sub.add_option("-c,--ctx-size", command->options.context,
-                 "Tokens in a window (0: 2048 for hf, 512 otherwise)")
-      ->check(CLI::NonNegativeNumber);
-  sub.add_option("--chunks", command->options.chunks, "Windows to compare at most (-1: all)")
-      ->capture_default_str();
+  add_window_options(sub, command->options);
   sub.add_option("-b,--batch-size", command->run.batch, "Tokens per pass")
       ->check(CLI::Range(int64_t{1}, int64_t{65536}))
       ->capture_default_str();

@@ -2,9 +2,6 @@
 #include "lowbit/quantize/calibration.h"
 
 #include <gtest/gtest.h>
-#include <signal.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <cmath>
 
@@ -15,18 +12,15 @@
 #include "lowbit/quantize/fault.h"
 #include "lowbit/quantize/pipeline.h"
 #include "lowbit/quantize/smoothquant.h"
+#include "support/killed_run.h"
 #include "support/random.h"
 #include "support/tiny_folder.h"
 
 namespace lowbit {
 namespace {
 
-int points_seen = 0;
-int points_allowed = 0;
-void count_point(const char*) { ++points_seen; }
-void die_at_point(const char*) {
-  if (++points_seen > points_allowed) kill(getpid(), SIGKILL);
-}
+using test::count_point;
+using test::points_seen;
 
 std::string some_text(int64_t words) {
   test::Random random(7);
@@ -91,22 +85,8 @@ class Calibration : public testing::Test {
     return "";
   }
 
-  void run_killed(int points, const QuantizeOptions& options) {
-    const pid_t child = fork();
-    if (child == 0) {
-      points_seen = 0;
-      points_allowed = points;
-      fault_hook = die_at_point;
-      try {
-        quantize_checkpoint(model(), out(), options);
-      } catch (...) {
-        _exit(2);
-      }
-      _exit(0);
-    }
-    int status = 0;
-    waitpid(child, &status, 0);
-    EXPECT_FALSE(WIFEXITED(status) && WEXITSTATUS(status) == 2) << "failed instead of dying";
+  bool run_killed(int points, const QuantizeOptions& options) {
+    return test::run_killed(points, model(), out(), options);
   }
 
   test::TemporaryFolder folder_;

@@ -1,27 +1,21 @@
 // kill -9 at any moment, then the same command again: the bytes of an undisturbed run.
 #include <fcntl.h>
 #include <gtest/gtest.h>
-#include <signal.h>
 #include <sys/file.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "lowbit/base/check.h"
 #include "lowbit/quantize/fault.h"
 #include "lowbit/quantize/journal.h"
 #include "lowbit/quantize/pipeline.h"
+#include "support/killed_run.h"
 #include "support/tiny_folder.h"
 
 namespace lowbit {
 namespace {
 
-int points_seen = 0;
-int points_allowed = 0;
-
-void count_point(const char*) { ++points_seen; }
-void die_at_point(const char*) {
-  if (++points_seen > points_allowed) kill(getpid(), SIGKILL);
-}
+using test::count_point;
+using test::points_seen;
 
 class Resume : public testing::Test {
  protected:
@@ -42,24 +36,8 @@ class Resume : public testing::Test {
   std::string model() const { return folder_ / "model"; }
   std::string out() const { return folder_ / "out"; }
 
-  // Runs in a process of its own that is killed after `points` fault points; true if it finished.
   bool run_killed(int points, const QuantizeOptions& options) {
-    const pid_t child = fork();
-    if (child == 0) {
-      points_seen = 0;
-      points_allowed = points;
-      fault_hook = die_at_point;
-      try {
-        quantize_checkpoint(model(), out(), options);
-      } catch (...) {
-        _exit(2);
-      }
-      _exit(0);
-    }
-    int status = 0;
-    waitpid(child, &status, 0);
-    EXPECT_FALSE(WIFEXITED(status) && WEXITSTATUS(status) == 2) << "failed instead of dying";
-    return WIFEXITED(status);
+    return test::run_killed(points, model(), out(), options);
   }
 
   int count_points(const QuantizeOptions& options) {

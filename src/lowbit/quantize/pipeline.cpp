@@ -1,9 +1,8 @@
 #include "lowbit/quantize/pipeline.h"
 
-#include <chrono>
-
 #include "lowbit/base/check.h"
 #include "lowbit/base/progress.h"
+#include "lowbit/base/stopwatch.h"
 #include "lowbit/quantize/act_scales.h"
 #include "lowbit/quantize/calibrated_blocks.h"
 #include "lowbit/quantize/fingerprint.h"
@@ -216,11 +215,10 @@ QuantizeSummary run(const std::string& model, const fs::path& out, const Quantiz
 
 QuantizeSummary quantize_checkpoint(const std::string& model, const std::string& out,
                                     const QuantizeOptions& options) {
-  const auto start = std::chrono::steady_clock::now();
+  const Stopwatch watch;
   try {
     QuantizeSummary summary = run(model, out, resolve(options));
-    summary.seconds =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    summary.seconds = watch.seconds();
     return summary;
   } catch (const fs::filesystem_error& error) {
     fail(ErrorKind::kIo, "cannot write ", out, ": ", error.what());
