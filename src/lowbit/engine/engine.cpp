@@ -67,6 +67,12 @@ void Engine::cancel(RequestId id) {
   impl_->wake.notify_all();
 }
 
+void Engine::hold(RequestId id, bool held) {
+  const std::lock_guard lock(impl_->mutex);
+  impl_->holds.emplace_back(id, held);
+  impl_->wake.notify_all();
+}
+
 void Engine::drain() {
   const std::lock_guard lock(impl_->mutex);
   impl_->draining = true;
@@ -127,7 +133,7 @@ Submission Engine::Impl::submit(Request request) {
   return {Admission::kAccepted, id};
 }
 
-bool Engine::Impl::has_news() const { return !inbox.empty() || !cancels.empty(); }
+bool Engine::Impl::has_news() const { return !inbox.empty() || !cancels.empty() || !holds.empty(); }
 
 bool Engine::Impl::done() const {
   if (has_news()) return false;

@@ -56,6 +56,10 @@ class Engine {
   Submission submit(Request request);
   // Ends a request before the next step, with kCancelled; an unknown or finished id is ignored.
   void cancel(RequestId id);
+  // Lets a request wait, from the next step on, or go on again: it makes no tokens meanwhile, and
+  // others may take its place and its blocks. For answers that are read more slowly than they are
+  // made. They stay the same.
+  void hold(RequestId id, bool held);
   // Refuses new requests; run() returns when those that are here are done.
   void drain();
   // Refuses new requests; run() cancels those that are here and returns.

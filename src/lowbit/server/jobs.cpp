@@ -102,6 +102,12 @@ void Jobs::admit(const std::shared_ptr<Job>& job, Prepared prepared) {
   if (job->over) return;
   job->answer = std::move(prepared.answer);
   job->answer->attach(job->reply);
+  // A client that reads slowly gets its answer at its own pace, and others its place meanwhile.
+  job->reply->on_backlog([this, weak = std::weak_ptr(job)](bool much) {
+    const auto slow = weak.lock();
+    if (slow == nullptr || slow->over) return;
+    for (const RequestId id : slow->ids) api_.engine.hold(id, much);
+  });
   for (size_t part = 0; part < prepared.requests.size(); ++part) {
     if (!submit(job, part, std::move(prepared.requests[part]))) return end(job);
   }
