@@ -483,7 +483,9 @@ TEST(Engine, AFullQueueRefusesAndRecovers) {
   EXPECT_EQ(ask(20), Admission::kAccepted);
   EXPECT_EQ(ask(20), Admission::kAccepted);
   EXPECT_EQ(ask(20), Admission::kQueueFull);  // by tokens
+  EXPECT_FALSE(engine.queue_full()) << "a short one still fits";
   EXPECT_EQ(ask(5), Admission::kAccepted);
+  EXPECT_TRUE(engine.queue_full());
   EXPECT_EQ(ask(1), Admission::kQueueFull);  // by requests
   EXPECT_EQ(engine.stats().waiting, 3);
   engine.step();  // one starts

@@ -61,6 +61,11 @@ Engine::~Engine() = default;
 
 Submission Engine::submit(Request request) { return impl_->submit(std::move(request)); }
 
+bool Engine::queue_full() const {
+  const std::lock_guard lock(impl_->mutex);
+  return impl_->waiting_requests >= impl_->options.max_waiting;
+}
+
 void Engine::cancel(RequestId id) {
   const std::lock_guard lock(impl_->mutex);
   impl_->cancels.push_back(id);
