@@ -84,6 +84,15 @@ TEST(ResolveModel, AFolderWithOneGgufFileStandsForIt) {
   EXPECT_EQ(resolve_model(folder.path()), folder.path());
 }
 
+TEST(ResolveModel, GgufModelsMayHaveFoldersOfTheirOwn) {
+  const TemporaryFolder folder;
+  write_text(folder / "Q8_0/m-00001-of-00002.gguf", "GGUF");
+  write_text(folder / "Q8_0/m-00002-of-00002.gguf", "GGUF");
+  EXPECT_EQ(resolve_model(folder.path()), folder / "Q8_0/m-00001-of-00002.gguf");
+  write_text(folder / "Q4_0/m.gguf", "GGUF");
+  EXPECT_NE(resolve_error(folder.path()).find("2 GGUF models"), std::string::npos);
+}
+
 TEST(ResolveModel, OtherFilesAreRefusedWithAdvice) {
   const TemporaryFolder folder;
   write_text(folder / "model.safetensors", "x");

@@ -1,6 +1,7 @@
 #include "lowbit/checkpoint/checkpoint.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "lowbit/base/check.h"
 #include "lowbit/base/file.h"
@@ -13,15 +14,28 @@ namespace lowbit {
 
 namespace {
 
-// A folder with one GGUF model (one file, or the parts of one) and no config.json stands for it.
-std::string resolve_folder(const fs::path& folder) {
-  if (path_exists(folder / "config.json")) return folder.string();
+// GGUF files in a folder, of models in parts the first.
+std::vector<std::string> gguf_models(const fs::path& folder) {
   std::vector<std::string> files;
   for (const fs::path& entry : folder_entries(folder)) {
     const std::string name = entry.string();
     const bool later_part =
         name.find("-of-") != std::string::npos && name.find("-00001-of-") == std::string::npos;
     if (entry.extension() == ".gguf" && !later_part) files.push_back(name);
+  }
+  return files;
+}
+
+// A folder with one GGUF model (one file, or the parts of one), perhaps in a folder of its own, and
+// no config.json stands for it.
+std::string resolve_folder(const fs::path& folder) {
+  if (path_exists(folder / "config.json")) return folder.string();
+  std::vector<std::string> files = gguf_models(folder);
+  if (files.empty()) {
+    for (const fs::path& entry : folder_entries(folder)) {
+      if (!is_folder(entry)) continue;
+      for (std::string& name : gguf_models(entry)) files.push_back(std::move(name));
+    }
   }
   if (files.empty()) return folder.string();
   LOWBIT_CHECK(files.size() == 1, folder.string(), ": holds ", files.size(),

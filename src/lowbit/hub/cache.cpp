@@ -84,6 +84,7 @@ void RepositoryCache::make_folders() const {
 
 void RepositoryCache::publish(const std::string& commit, const std::string& revision,
                               const std::vector<RemoteFile>& files) const {
+  const Lock lock(*this, "refs", {});  // one at a time: all write through the same temporary files
   for (const RemoteFile& file : files) {
     link_blob(blob(file.etag), snapshot(commit) / fs::path(file.name));
   }
