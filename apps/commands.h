@@ -9,6 +9,7 @@ namespace lowbit::app {
 void add_run(CLI::App& program);
 void add_chat(CLI::App& program);
 void add_serve(CLI::App& program);
+void add_pull(CLI::App& program);
 void add_quantize(CLI::App& program);
 void add_act_scales(CLI::App& program);
 void add_perplexity(CLI::App& program);

@@ -39,6 +39,7 @@ void declare(CLI::App& program) {
   add_run(program);
   add_chat(program);
   add_serve(program);
+  add_pull(program);
   add_quantize(program);
   add_act_scales(program);
   add_perplexity(program);

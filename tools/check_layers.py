@@ -12,6 +12,7 @@ ALLOWED = {
     "jinja": ["base"],
     "tokenizer": ["jinja"],
     "checkpoint": ["tensor", "tokenizer"],
+    "hub": ["checkpoint"],
     "runtime": ["tensor"],
     "model": ["checkpoint", "runtime"],
     "engine": ["model"],

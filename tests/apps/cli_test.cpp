@@ -47,8 +47,9 @@ class Cli : public testing::Test {
 
 TEST_F(Cli, HelpOnEveryLevelHasAnExample) {
   for (const char* command :
-       {"", "run", "chat", "quantize", "perplexity", "divergence", "verify", "compare", "bench", "bench latency",
-        "bench tokenizer", "bench kernels", "bench roofline", "inspect", "tokenize"}) {
+       {"", "run", "chat", "quantize", "perplexity", "divergence", "verify", "compare", "bench",
+        "bench latency", "bench tokenizer", "bench kernels", "bench roofline", "bench throughput",
+        "inspect", "tokenize", "serve", "pull"}) {
     const Output output = run(std::string(command) + " --help");
     EXPECT_EQ(output.code, 0) << command;
     EXPECT_NE(output.out.find("Example"), std::string::npos) << command;
@@ -58,7 +59,8 @@ TEST_F(Cli, HelpOnEveryLevelHasAnExample) {
 
 TEST_F(Cli, UsageErrorsExitWithTwo) {
   for (const char* arguments : {"", "fly", "run", "run -m x --no-such-flag", "run -m x -n lots",
-                                "perplexity -m x -f y --protocol mine", "tokenize -m x"}) {
+                                "perplexity -m x -f y --protocol mine", "tokenize -m x", "pull",
+                                "bench throughput -m x --max-concurrency 3"}) {
     const Output output = run(arguments);
     EXPECT_EQ(output.code, 2) << arguments;
     EXPECT_EQ(output.err.rfind("error: ", 0), 0u) << arguments << ": " << output.err;

@@ -15,6 +15,22 @@ TEST(Sha256, GivesThePublishedDigests) {
             "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
 }
 
+TEST(Sha1, GivesThePublishedDigests) {
+  const auto sha1 = [](std::string_view text) {
+    Sha1 digest;
+    digest.update(text);
+    return digest.hex();
+  };
+  EXPECT_EQ(sha1(""), "da39a3ee5e6b4b0d3255bfef95601890afd80709");
+  EXPECT_EQ(sha1("abc"), "a9993e364706816aba3e25717850c26c9cd0d89d");
+  EXPECT_EQ(sha1("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq"),
+            "84983e441c3bd26ebaae4aa1f95129e5e54670f1");
+  EXPECT_EQ(sha1(std::string(1'000'000, 'a')), "34aa973cd4c4daa4f61eeb2bdbad27316534016f");
+  // `printf 'hello\n' | git hash-object --stdin`
+  EXPECT_EQ(sha1(std::string_view("blob 6\0hello\n", 13)),
+            "ce013625030ba8dba906f756967f9e9ca394464a");
+}
+
 TEST(Sha256, DoesNotDependOnHowTheBytesAreCut) {
   std::string text;
   for (int i = 0; i < 300; ++i) text += static_cast<char>(i * 7);

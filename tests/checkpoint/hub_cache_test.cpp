@@ -2,47 +2,21 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <map>
-#include <optional>
 
 #include "lowbit/base/check.h"
 #include "lowbit/checkpoint/checkpoint.h"
+#include "support/environment.h"
 #include "support/files.h"
 
 namespace lowbit {
 namespace {
 
+using test::Environment;
 using test::TemporaryFolder;
 using test::write_text;
 
 using Variables = std::map<std::string, std::string>;
-
-// Sets the variables that say where the cache is (all others are unset), and puts them back.
-class Environment {
- public:
-  explicit Environment(const Variables& values) {
-    for (const char* name :
-         {"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "HOME"}) {
-      const char* value = std::getenv(name);
-      before_[name] = value ? std::optional<std::string>(value) : std::nullopt;
-      unsetenv(name);
-    }
-    for (const auto& [name, value] : values) setenv(name.c_str(), value.c_str(), 1);
-  }
-  ~Environment() {
-    for (const auto& [name, value] : before_) {
-      if (value) {
-        setenv(name.c_str(), value->c_str(), 1);
-      } else {
-        unsetenv(name.c_str());
-      }
-    }
-  }
-
- private:
-  std::map<std::string, std::optional<std::string>> before_;
-};
 
 std::string resolve_error(const std::string& model) {
   try {
@@ -76,7 +50,7 @@ TEST(HubCache, ErrorsSayWhereItLooked) {
   const std::string error = resolve_error("org/name");
   EXPECT_NE(error.find(folder / "x/models--org--name"), std::string::npos) << error;
   EXPECT_NE(error.find(folder / "h/.cache/huggingface/hub/models--org--name"), std::string::npos);
-  EXPECT_NE(error.find("hf download org/name"), std::string::npos);
+  EXPECT_NE(error.find("lowbit pull org/name"), std::string::npos);
 }
 
 TEST(HubCache, IncompleteOrHostileSnapshotsAreErrors) {

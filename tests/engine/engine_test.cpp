@@ -46,6 +46,46 @@ double logprob_of(const std::vector<float>& logits, size_t row, int32_t id) {
   return values[id] - std::log(sum);
 }
 
+TEST(Engine, HeldRequestsWaitAndThenGoOnAsIfNothingHadHappened) {
+  test::TinySetup setup(160, 32);
+  const Answers alone = test::run_alone(setup, greedy(prompt_of(70), 40));
+  // Room for one request alone: the other takes the blocks of the one that is held.
+  Engine engine(setup.model, setup.tokenizer, f32_options(1, 3));
+  RequestId id = 0;
+  const auto held = submit(engine, greedy(prompt_of(70), 40), &id);
+  for (int i = 0; i < 20; ++i) engine.step();
+  engine.hold(id, true);
+  engine.step();
+  const int outputs = held->outputs;
+  EXPECT_GT(outputs, 0);
+  EXPECT_EQ(engine.stats().kv_blocks_held, 0);
+  const auto other = submit(engine, greedy(prompt_of(90, 7), 30));
+  while (engine.step()) {
+  }
+  EXPECT_TRUE(other->last);
+  EXPECT_EQ(held->outputs, outputs) << "it makes no tokens meanwhile";
+  EXPECT_EQ(engine.stats().waiting, 1);
+  engine.hold(id, false);
+  engine.hold(12345, true);  // of nobody
+  finish(engine);
+  ASSERT_TRUE(held->last);
+  EXPECT_EQ(held->choices[0].ids, alone.choices[0].ids);
+}
+
+TEST(Engine, HeldRequestsCanBeCancelled) {
+  test::TinySetup setup(160, 32);
+  Engine engine(setup.model, setup.tokenizer, f32_options());
+  RequestId id = 0;
+  const auto held = submit(engine, greedy(prompt_of(20), 40), &id);
+  engine.hold(id, true);  // before it has started
+  while (engine.step()) {
+  }
+  EXPECT_EQ(held->outputs, 0);
+  engine.cancel(id);
+  finish(engine);
+  EXPECT_EQ(held->choices[0].reason, FinishReason::kCancelled);
+}
+
 TEST(Engine, ManyRequestsAtOnceEqualTheSlowDefinition) {
   test::TinySetup setup(160, 32);
   Engine engine(setup.model, setup.tokenizer, f32_options(4));
@@ -443,7 +483,9 @@ TEST(Engine, AFullQueueRefusesAndRecovers) {
   EXPECT_EQ(ask(20), Admission::kAccepted);
   EXPECT_EQ(ask(20), Admission::kAccepted);
   EXPECT_EQ(ask(20), Admission::kQueueFull);  // by tokens
+  EXPECT_FALSE(engine.queue_full()) << "a short one still fits";
   EXPECT_EQ(ask(5), Admission::kAccepted);
+  EXPECT_TRUE(engine.queue_full());
   EXPECT_EQ(ask(1), Admission::kQueueFull);  // by requests
   EXPECT_EQ(engine.stats().waiting, 3);
   engine.step();  // one starts

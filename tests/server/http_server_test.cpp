@@ -182,6 +182,39 @@ TEST(HttpServer, AReaderThatStallsIsCutOffAndDisturbsNobody) {
   EXPECT_EQ(status_of(other.receive("fine")), 200);
 }
 
+TEST(HttpServer, WritersHearOfSlowReaders) {
+  HttpOptions options;
+  options.backlog_bytes = 32 << 10;
+  options.stream_bytes = 64 << 20;
+  TestServer server(options);
+  Socket slow(server.port(), 4'096);
+  slow.send(get("/stream"));
+  const auto reply = server.reply();
+  std::vector<bool> heard;
+  server.run([&] { reply->on_backlog([&](bool much) { heard.push_back(much); }); });
+  const std::string piece(16 << 10, 'x');
+  const auto heard_of = [&](size_t times) {
+    bool yes = false;
+    server.run([&] { yes = heard.size() >= times; });
+    return yes;
+  };
+  for (int i = 0; i < 2'000 && !heard_of(1); ++i) server.run([&] { reply->write(piece); });
+  EXPECT_TRUE(heard_of(1));
+  server.run([&] { reply->end(); });
+  slow.receive("0\r\n\r\n");
+  EXPECT_EQ(heard, (std::vector<bool>{true})) << "nothing after the end";
+
+  Socket again(server.port(), 4'096);
+  again.send(get("/stream"));
+  const auto second = server.reply();
+  heard.clear();
+  server.run([&] { second->on_backlog([&](bool much) { heard.push_back(much); }); });
+  for (int i = 0; i < 2'000 && !heard_of(1); ++i) server.run([&] { second->write(piece); });
+  again.receive("never", 2);
+  for (int i = 0; i < 500 && !heard_of(2); ++i) again.receive("never", 0.01);
+  EXPECT_EQ(heard, (std::vector<bool>{true, false}));
+}
+
 TEST(HttpServer, AReaderThatStopsIsClosedAfterItsTime) {
   HttpOptions options;
   options.slow_client_seconds = 0.5;

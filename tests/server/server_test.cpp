@@ -133,6 +133,47 @@ TEST(Server, WhoGoesAwayLeavesNothingBehind) {
   EXPECT_EQ(server.post("/v1/completions", long_answer()).status, 200);
 }
 
+// The texts of all choices of a stream.
+std::vector<std::string> texts_of(const Response& response) {
+  std::vector<std::string> texts;
+  for (const OrderedJson& event : response.events()) {
+    for (const OrderedJson& choice : event["choices"]) {
+      const auto index = choice["index"].get<size_t>();
+      if (texts.size() <= index) texts.resize(index + 1);
+      texts[index] += choice["text"].get<std::string>();
+    }
+  }
+  return texts;
+}
+
+TEST(Server, ASlowReaderGetsItsWholeAnswerAndKeepsNobodyWaiting) {
+  server::ServerOptions options;
+  options.http.backlog_bytes = 8 << 10;
+  EngineOptions engine_options;
+  engine_options.max_num_seqs = 16;
+  TinyServer server(options, std::move(engine_options));
+  OrderedJson body = long_answer(16);
+  body["logprobs"] = 20;  // much to read
+  body["seed"] = 7;
+  const std::vector<std::string> expected = texts_of(server.post("/v1/completions", body));
+  ASSERT_EQ(expected.size(), 16u);
+
+  Socket slow(server.port(), 32 << 10);
+  slow.send(test::post("/v1/completions", body.dump(), "Connection: close\r\n"));
+  EngineStats stats;
+  for (int i = 0; i < 2'000 && (stats.running > 0 || stats.waiting < 16); ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    stats = server.engine().stats();
+  }
+  EXPECT_EQ(stats.running, 0);
+  EXPECT_EQ(stats.kv_blocks_held, 0) << "all places are free";
+  EXPECT_EQ(server.post("/v1/completions", long_answer()).status, 200);
+  const Response late = test::read_response(slow);
+  EXPECT_TRUE(late.done());
+  EXPECT_EQ(texts_of(late), expected);
+  EXPECT_TRUE(server.wait_idle());
+}
+
 TEST(Server, MoreThanTheQueueHoldsIsToldWhenToComeBack) {
   EngineOptions engine;
   engine.max_num_seqs = 1;

@@ -43,10 +43,8 @@ struct Response {
   bool done() const { return body.ends_with("data: [DONE]\n\n"); }
 };
 
-// One request on a connection of its own.
-inline Response exchange(int port, const std::string& request) {
-  Socket socket(port);
-  socket.send(request);
+// All that comes until the server closes the connection.
+inline Response read_response(Socket& socket) {
   const std::string answer = socket.receive();
   Response response;
   response.status = status_of(answer);
@@ -57,13 +55,20 @@ inline Response exchange(int port, const std::string& request) {
   if (response.head.find("chunked") == std::string::npos) return response;
   std::string whole;
   for (size_t at = 0; at < response.body.size();) {
-    const size_t size = std::stoul(response.body.substr(at), nullptr, 16);
+    const size_t size = std::stoul(response.body.substr(at, 16), nullptr, 16);
     at = response.body.find("\r\n", at) + 2;
     whole += response.body.substr(at, size);
     at += size + 2;
   }
   response.body = whole;
   return response;
+}
+
+// One request on a connection of its own.
+inline Response exchange(int port, const std::string& request) {
+  Socket socket(port);
+  socket.send(request);
+  return read_response(socket);
 }
 
 class TinyServer {

@@ -19,15 +19,22 @@ constexpr uint32_t kRound[64] = {
     0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
     0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
 
+constexpr uint32_t kSha256Start[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
+                                      0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
+constexpr uint32_t kSha1Start[5] = {0x67452301, 0xefcdab89, 0x98badcfe, 0x10325476, 0xc3d2e1f0};
+
 uint32_t big_endian(const uint8_t* at) {
   return uint32_t{at[0]} << 24 | uint32_t{at[1]} << 16 | uint32_t{at[2]} << 8 | at[3];
 }
 
 }  // namespace
 
-Sha256::Sha256()
-    : state_{0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
-             0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19} {}
+BlockDigest::BlockDigest(std::span<const uint32_t> start) : words_(start.size()) {
+  std::copy(start.begin(), start.end(), state_.begin());
+}
+
+Sha256::Sha256() : BlockDigest(kSha256Start) {}
+Sha1::Sha1() : BlockDigest(kSha1Start) {}
 
 void Sha256::compress(const uint8_t* block) {
   using std::rotr;
@@ -50,7 +57,25 @@ void Sha256::compress(const uint8_t* block) {
   for (int i = 0; i < 8; ++i) state_[i] += added[i];
 }
 
-void Sha256::update(std::span<const uint8_t> bytes) {
+void Sha1::compress(const uint8_t* block) {
+  using std::rotl;
+  uint32_t w[80];
+  for (int i = 0; i < 16; ++i) w[i] = big_endian(block + 4 * i);
+  for (int i = 16; i < 80; ++i) w[i] = rotl(w[i - 3] ^ w[i - 8] ^ w[i - 14] ^ w[i - 16], 1);
+  uint32_t a = state_[0], b = state_[1], c = state_[2], d = state_[3], e = state_[4];
+  for (int i = 0; i < 80; ++i) {
+    const uint32_t mixed = i < 20   ? ((b & c) | (~b & d)) + 0x5a827999
+                           : i < 40 ? (b ^ c ^ d) + 0x6ed9eba1
+                           : i < 60 ? ((b & c) | (b & d) | (c & d)) + 0x8f1bbcdc
+                                    : (b ^ c ^ d) + 0xca62c1d6;
+    const uint32_t next = rotl(a, 5) + mixed + e + w[i];
+    e = d, d = c, c = rotl(b, 30), b = a, a = next;
+  }
+  const uint32_t added[5] = {a, b, c, d, e};
+  for (int i = 0; i < 5; ++i) state_[i] += added[i];
+}
+
+void BlockDigest::update(std::span<const uint8_t> bytes) {
   size_t filled = length_ % 64;
   length_ += bytes.size();
   while (!bytes.empty()) {
@@ -67,19 +92,20 @@ void Sha256::update(std::span<const uint8_t> bytes) {
   }
 }
 
-void Sha256::update(std::string_view text) {
+void BlockDigest::update(std::string_view text) {
   update(std::span(reinterpret_cast<const uint8_t*>(text.data()), text.size()));
 }
 
-std::string Sha256::hex() {
+std::string BlockDigest::hex() {
   const uint64_t bits = length_ * 8;
   uint8_t tail[72] = {0x80};
   const size_t zeros = (119 - length_ % 64) % 64;  // so that the length ends a block
   for (int i = 0; i < 8; ++i) tail[1 + zeros + i] = static_cast<uint8_t>(bits >> (56 - 8 * i));
   update(std::span<const uint8_t>(tail, 9 + zeros));
   std::string text;
-  for (const uint32_t word : state_) {
-    for (int shift = 28; shift >= 0; shift -= 4) text += "0123456789abcdef"[word >> shift & 15];
+  for (size_t i = 0; i < words_; ++i) {
+    for (int shift = 28; shift >= 0; shift -= 4)
+      text += "0123456789abcdef"[state_[i] >> shift & 15];
   }
   return text;
 }

@@ -51,6 +51,18 @@ constexpr size_t kTraceSpans = 1 << 20;  // kept of one thread (24 MiB)
 
 constexpr size_t kJournalBytes = 256 * kMiB;  // of an unfinished quantize run
 
+// The Hugging Face hub.
+constexpr size_t kHubListingBytes = 64 * kMiB;  // what a repository holds, as JSON
+constexpr size_t kHubFiles = 100'000;           // of one repository
+constexpr size_t kHubNameBytes = 1'024;         // of one file, folders included
+constexpr size_t kHubHeaderFields = 200;        // of one answer
+constexpr size_t kHubErrorBytes = 16'384;       // kept of an answer that is an error
+constexpr int kHubRedirects = 10;
+
+// What a server sends to the load generator.
+constexpr size_t kEventBytes = 16 * kMiB;  // one event of a stream, or an answer that is an error
+constexpr size_t kDatasetBytes = 1024 * kMiB;  // a file of conversations
+
 // One request to the engine.
 constexpr int kChoices = 128;  // n, best_of
 constexpr int kTopLogprobs = 128;

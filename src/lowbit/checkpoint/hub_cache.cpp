@@ -52,11 +52,14 @@ bool is_hub_name(const std::string& model) {
   return is_plain_name(model.substr(0, slash)) && is_plain_name(model.substr(slash + 1));
 }
 
+std::string hub_folder_name(const std::string& model) {
+  std::string name = "models--" + model;
+  if (const size_t slash = name.find('/'); slash != std::string::npos) name.replace(slash, 1, "--");
+  return name;
+}
+
 std::string find_in_hub_cache(const std::string& model) {
-  std::string folder_name = "models--" + model;
-  if (const size_t slash = folder_name.find('/'); slash != std::string::npos) {
-    folder_name.replace(slash, 1, "--");
-  }
+  const std::string folder_name = hub_folder_name(model);
   std::string looked;
   for (const std::string& cache : hub_cache_folders()) {
     const fs::path repository = fs::path(cache) / folder_name;
@@ -64,12 +67,12 @@ std::string find_in_hub_cache(const std::string& model) {
     if (!is_folder(repository)) continue;
     const fs::path snapshot = find_snapshot(repository);
     LOWBIT_CHECK_KIND(!snapshot.empty(), ErrorKind::kIo, repository.string(),
-                      ": holds no complete snapshot; download the model again");
+                      ": holds no complete snapshot; fetch the model with lowbit pull ", model);
     return snapshot.string();
   }
   fail(ErrorKind::kIo, "no model \"", model, "\": no such file or folder, and not in the Hugging ",
        "Face cache, looked in", looked.empty() ? " no folder, as HOME is not set" : looked,
-       "\ndownload it (hf download ", model, ") or give a folder or a .gguf file");
+       "\nfetch it with lowbit pull ", model, ", or give a folder or a .gguf file");
 }
 
 }  // namespace lowbit

@@ -13,6 +13,9 @@ std::vector<std::string> hub_cache_folders();
 // Whether `model` could be "name" or "org/name".
 bool is_hub_name(const std::string& model);
 
+// The name of a model's folder in the cache: "models--org--name".
+std::string hub_folder_name(const std::string& model);
+
 // The snapshot folder of "org/name" that refs/main names. Throws kIo saying where it looked.
 std::string find_in_hub_cache(const std::string& model);
 

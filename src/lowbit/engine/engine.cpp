@@ -61,9 +61,20 @@ Engine::~Engine() = default;
 
 Submission Engine::submit(Request request) { return impl_->submit(std::move(request)); }
 
+bool Engine::queue_full() const {
+  const std::lock_guard lock(impl_->mutex);
+  return impl_->waiting_requests >= impl_->options.max_waiting;
+}
+
 void Engine::cancel(RequestId id) {
   const std::lock_guard lock(impl_->mutex);
   impl_->cancels.push_back(id);
+  impl_->wake.notify_all();
+}
+
+void Engine::hold(RequestId id, bool held) {
+  const std::lock_guard lock(impl_->mutex);
+  impl_->holds.emplace_back(id, held);
   impl_->wake.notify_all();
 }
 
@@ -127,7 +138,7 @@ Submission Engine::Impl::submit(Request request) {
   return {Admission::kAccepted, id};
 }
 
-bool Engine::Impl::has_news() const { return !inbox.empty() || !cancels.empty(); }
+bool Engine::Impl::has_news() const { return !inbox.empty() || !cancels.empty() || !holds.empty(); }
 
 bool Engine::Impl::done() const {
   if (has_news()) return false;

@@ -54,8 +54,15 @@ class Engine {
   // be answered: an empty prompt, one that leaves no room in max_request_tokens(), an id outside
   // the vocabulary, a parameter out of range (the message names it).
   Submission submit(Request request);
+  // Whether submit() would say kQueueFull even to the shortest prompt, so that nobody need prepare
+  // one.
+  bool queue_full() const;
   // Ends a request before the next step, with kCancelled; an unknown or finished id is ignored.
   void cancel(RequestId id);
+  // Lets a request wait, from the next step on, or go on again: it makes no tokens meanwhile, and
+  // others may take its place and its blocks. For answers that are read more slowly than they are
+  // made. They stay the same.
+  void hold(RequestId id, bool held);
   // Refuses new requests; run() returns when those that are here are done.
   void drain();
   // Refuses new requests; run() cancels those that are here and returns.

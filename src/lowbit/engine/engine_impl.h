@@ -29,6 +29,7 @@ struct Engine::Impl {
   // From the engine's thread.
   bool step();
   bool take_news();
+  void hold(RequestId id, bool held);
   bool run_planned();
   void fail(const std::string& fault);
   void start(const std::vector<Sequence*>& planned);
@@ -59,6 +60,7 @@ struct Engine::Impl {
   std::condition_variable wake;
   std::vector<std::unique_ptr<ActiveRequest>> inbox;
   std::vector<RequestId> cancels;
+  std::vector<std::pair<RequestId, bool>> holds;  // in order
   bool draining = false;
   bool stopping = false;
   int64_t waiting_requests = 0;  // not yet started

@@ -41,11 +41,13 @@ void Engine::Impl::fail(const std::string& fault) {
 bool Engine::Impl::take_news() {
   std::vector<std::unique_ptr<ActiveRequest>> arrivals;
   std::vector<RequestId> leavers;
+  std::vector<std::pair<RequestId, bool>> held;
   bool stop = false;
   {
     const std::lock_guard lock(mutex);
     arrivals.swap(inbox);
     leavers.swap(cancels);
+    held.swap(holds);
     stop = stopping;
   }
   const bool any_arrivals = !arrivals.empty();
@@ -53,6 +55,7 @@ bool Engine::Impl::take_news() {
     for (const auto& choice : arrival->choices) scheduler.add(*choice);
     requests.emplace(arrival->id, std::move(arrival));
   }
+  for (const auto& [id, wait] : held) hold(id, wait);
   for (const auto& [id, request] : requests) {
     if (request->cancelled) leavers.push_back(id);
   }
@@ -60,9 +63,18 @@ bool Engine::Impl::take_news() {
     const auto request = requests.find(id);
     if (request != requests.end()) end(*request->second, FinishReason::kCancelled);
   }
-  const bool any = any_arrivals || !leavers.empty() || (stop && !requests.empty());
+  const bool any = any_arrivals || !held.empty() || !leavers.empty() || (stop && !requests.empty());
   if (stop) end_all(FinishReason::kCancelled);
   return any;
+}
+
+void Engine::Impl::hold(RequestId id, bool held) {
+  const auto found = requests.find(id);
+  if (found == requests.end()) return;
+  ActiveRequest& request = *found->second;
+  request.held = held;
+  if (!held) return;
+  for (const auto& choice : request.choices) scheduler.pause(*choice);
 }
 
 bool Engine::Impl::run_planned() {

@@ -95,7 +95,8 @@ void Scheduler::admit() {
   for (auto next = waiting_.begin(); next != waiting_.end();) {
     if (budget_ == 0 || running() >= options_.max_num_seqs) return;
     Sequence& sequence = **next;
-    if (sequence.index > 0 && !sequence.request.prompt_computed) {
+    const bool waits_for_prompt = sequence.index > 0 && !sequence.request.prompt_computed;
+    if (sequence.request.held || waits_for_prompt) {
       ++next;
       continue;
     }
@@ -165,12 +166,16 @@ bool Scheduler::reserve(Sequence& sequence, int64_t tokens) {
   return true;
 }
 
-void Scheduler::preempt(Sequence& sequence) {
-  budget_ += sequence.scheduled;
+void Scheduler::pause(Sequence& sequence) {
+  if (running_.erase(&sequence) == 0) return;
   unschedule(sequence);
   release(sequence);
-  running_.erase(&sequence);
   waiting_.insert(&sequence);
+}
+
+void Scheduler::preempt(Sequence& sequence) {
+  budget_ += sequence.scheduled;
+  pause(sequence);
   preempted_ = true;
   ++counts_.preemptions;
 }

@@ -42,6 +42,8 @@ class Scheduler {
   // Lets others find what the sequence has computed: its full blocks, or the last one as well.
   void publish(Sequence& sequence);
   void publish_all(Sequence& sequence);
+  // Sends a sequence that runs back to those who wait; its request says how long.
+  void pause(Sequence& sequence);
   // Takes a sequence out, wherever it is.
   void remove(Sequence& sequence);
 

@@ -68,6 +68,7 @@ class ActiveRequest {
   bool prompt_computed = false;  // by the first choice; the others wait for it
   bool started = false;
   bool cancelled = false;
+  bool held = false;  // waits, whatever there is room for
   Usage usage;
   Clock::time_point arrived = Clock::now();
   Clock::time_point scheduled, first_token;

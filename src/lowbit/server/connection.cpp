@@ -43,6 +43,9 @@ class ConnectionReply final : public Reply {
   void on_gone(std::function<void()> callback) override {
     if (const auto c = connection_.lock()) c->on_gone(exchange_, std::move(callback));
   }
+  void on_backlog(std::function<void(bool)> callback) override {
+    if (const auto c = connection_.lock()) c->on_backlog(exchange_, std::move(callback));
+  }
 
  private:
   std::weak_ptr<Connection> connection_;
@@ -195,6 +198,7 @@ void Connection::send(uint64_t exchange, HttpResponse response) {
   if (!head_only_) out_ += response.body;
   complete_ = true;
   gone_ = nullptr;
+  backlog_ = nullptr;
   flush();
 }
 
@@ -222,6 +226,17 @@ void Connection::write(uint64_t exchange, std::string_view piece) {
   append_piece(piece);
   if (out_.size() > host_.options.stream_bytes) return gone();
   flush();
+  look_at_backlog();
+}
+
+void Connection::look_at_backlog() {
+  if (!backlog_) return;
+  const size_t waiting = out_.size() + (writing_ ? sending_.size() - sent_ : 0);
+  const size_t limit = host_.options.backlog_bytes;
+  const bool much = waiting > (much_ ? limit / 4 : limit);
+  if (much == much_) return;
+  much_ = much;
+  backlog_(much);
 }
 
 void Connection::end(uint64_t exchange) {
@@ -229,17 +244,25 @@ void Connection::end(uint64_t exchange) {
   if (http_1_1_ && !head_only_) out_ += "0\r\n\r\n";
   complete_ = true;
   gone_ = nullptr;
+  backlog_ = nullptr;
   flush();
 }
 
 void Connection::abort(uint64_t exchange) {
   if (!answers(exchange)) return;
   gone_ = nullptr;
+  backlog_ = nullptr;
   close();
 }
 
 void Connection::on_gone(uint64_t exchange, std::function<void()> callback) {
   if (answers(exchange)) gone_ = std::move(callback);
+}
+
+void Connection::on_backlog(uint64_t exchange, std::function<void(bool)> callback) {
+  if (!answers(exchange)) return;
+  backlog_ = std::move(callback);
+  much_ = false;
 }
 
 void Connection::flush() {
@@ -259,8 +282,9 @@ void Connection::write_some() {
                              if (self->state_ == State::kClosed) return;
                              if (error) return self->gone();
                              self->sent_ += count;
-                             if (self->sent_ < self->sending_.size()) return self->write_some();
-                             self->writing_ = false;
+                             self->writing_ = self->sent_ < self->sending_.size();
+                             self->look_at_backlog();
+                             if (self->writing_) return self->write_some();
                              self->flush();
                            });
 }

@@ -40,6 +40,7 @@ class Connection final : public std::enable_shared_from_this<Connection> {
   void end(uint64_t exchange);
   void abort(uint64_t exchange);
   void on_gone(uint64_t exchange, std::function<void()> callback);
+  void on_backlog(uint64_t exchange, std::function<void(bool much)> callback);
 
  private:
   enum class State { kReading, kAnswering, kLingering, kClosed };
@@ -56,6 +57,7 @@ class Connection final : public std::enable_shared_from_this<Connection> {
   void write_some();
   void on_written();
   void linger();
+  void look_at_backlog();
   void set_deadline(double seconds);
   bool answers(uint64_t exchange) const {
     return state_ == State::kAnswering && exchange == exchange_ && !complete_;
@@ -78,6 +80,8 @@ class Connection final : public std::enable_shared_from_this<Connection> {
   bool chunked_ = false;   // the answer is a stream of chunks
   bool complete_ = false;  // nothing more will be added to the answer
   std::function<void()> gone_;
+  std::function<void(bool)> backlog_;
+  bool much_ = false;  // what backlog_ was told last
 
   std::string out_;      // to be sent next
   std::string sending_;  // with the kernel now

@@ -70,6 +70,9 @@ class Reply {
   // Cuts the connection: what was sent is not whole, and the client must see that.
   virtual void abort() = 0;
 
+  // Called with true when much waits for the client to read it, and with false when little is left:
+  // the writer does well to wait in between. Called from inside of write() too.
+  virtual void on_backlog(std::function<void(bool much)> callback) = 0;
   // Called at most once, if the client goes away, stalls or is cut off before the answer is
   // complete. Never called from inside of send() and the like.
   virtual void on_gone(std::function<void()> callback) = 0;

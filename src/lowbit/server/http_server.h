@@ -16,7 +16,8 @@ struct HttpOptions {
   int port = 8000;  // 0: any that is free
   HttpLimits limits;
   size_t max_connections = 10'000;  // above it a connection gets 503 and is closed
-  size_t stream_bytes = 256 << 10;  // of one stream that wait for its reader
+  size_t stream_bytes = 256 << 10;  // of one stream that wait for its reader, then it is cut off
+  size_t backlog_bytes = 64 << 10;  // then its writer is asked to wait, until it is a quarter
   double header_seconds = 10;       // from the first byte to the end of the header
   double body_seconds = 30;         // for the body, and a second more for every 16 KiB of it
   double idle_seconds = 75;         // between the requests of a connection

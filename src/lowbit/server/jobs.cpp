@@ -67,15 +67,19 @@ void Jobs::prepare(const std::shared_ptr<Job>& job, HttpRequest request,
       });
     }
   };
-  if (!preparer_.push(bytes, std::move(task))) {
-    ApiError full(429, "The server is overloaded; try again later.", "", "rate_limit_exceeded");
-    full.retry_after = retry_after();
-    throw full;
-  }
+  if (!preparer_.push(bytes, std::move(task))) throw overloaded();
   jobs_.insert(job);
 }
 
+ApiError Jobs::overloaded() const {
+  ApiError error(429, "The server is overloaded; try again later.", "", "rate_limit_exceeded");
+  error.retry_after = retry_after();
+  return error;
+}
+
+// Refused as early as can be: what is turned away should cost those who are served nothing.
 void Jobs::start(HttpRequest request, std::shared_ptr<Reply> reply, Prepare make) {
+  if (api_.engine.queue_full()) throw overloaded();
   auto job = std::make_shared<Job>();
   job->reply = std::move(reply);
   prepare(job, std::move(request), [this, job, make = std::move(make)](const OrderedJson& body) {
@@ -102,6 +106,12 @@ void Jobs::admit(const std::shared_ptr<Job>& job, Prepared prepared) {
   if (job->over) return;
   job->answer = std::move(prepared.answer);
   job->answer->attach(job->reply);
+  // A client that reads slowly gets its answer at its own pace, and others its place meanwhile.
+  job->reply->on_backlog([this, weak = std::weak_ptr(job)](bool much) {
+    const auto slow = weak.lock();
+    if (slow == nullptr || slow->over) return;
+    for (const RequestId id : slow->ids) api_.engine.hold(id, much);
+  });
   for (size_t part = 0; part < prepared.requests.size(); ++part) {
     if (!submit(job, part, std::move(prepared.requests[part]))) return end(job);
   }
@@ -118,12 +128,9 @@ bool Jobs::submit(const std::shared_ptr<Job>& job, size_t part, Request request)
       case Admission::kAccepted:
         job->ids.push_back(submission.id);
         return true;
-      case Admission::kQueueFull: {
-        ApiError full(429, "The server is overloaded; try again later.", "", "rate_limit_exceeded");
-        full.retry_after = retry_after();
-        job->answer->fail(full);
+      case Admission::kQueueFull:
+        job->answer->fail(overloaded());
         return false;
-      }
       case Admission::kStopping:
         job->answer->fail({503, "The server is shutting down.", "", "unavailable"});
         return false;

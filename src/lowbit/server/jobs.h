@@ -60,6 +60,7 @@ class Jobs {
   void publish(News news);
   void deliver();
   void end(const std::shared_ptr<Job>& job);
+  ApiError overloaded() const;
   int retry_after() const;
 
   Api& api_;

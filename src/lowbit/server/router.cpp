@@ -75,6 +75,9 @@ class ObservedReply final : public Reply {
     done();
   }
   void on_gone(std::function<void()> callback) override { state_->gone = std::move(callback); }
+  void on_backlog(std::function<void(bool)> callback) override {
+    inner_->on_backlog(std::move(callback));
+  }
 
  private:
   // Lives in the connection until the answer is complete, so it must not hold the reply.

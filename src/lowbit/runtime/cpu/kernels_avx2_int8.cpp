@@ -181,12 +181,170 @@ void tiles_product(const PackedMatrix& w, const QuantizedInput& x, int64_t tile,
   }
 }
 
+// Two tiles' blocks, unpacked once for many tokens: a quarter faster than unpacking for each four.
+// Bytes are there already.
+template <typename Codes, int kParts>
+constexpr bool kHasPanel = kParts == 1 && Codes::kStorage != Storage::kS8;
+constexpr int kPanelTokens = 8;  // from so many tokens on that pays
+constexpr int kPanelBlocks = 32;
+constexpr int kMostTokens = 64;  // that share a panel
+
+struct Panel {
+  alignas(64) uint8_t codes[kPanelBlocks][8][2][32];  // magnitudes, where they are signed
+  alignas(64) uint8_t signs[kPanelBlocks][8][2][32];  // only there
+  alignas(64) float scales[kPanelBlocks][2][8];
+  alignas(64) float shifts[kPanelBlocks][2][8];
+  alignas(64) float sums[kMostTokens][2][8];  // of the blocks before these
+};
+
+template <typename Codes, bool kShift>
+inline void unpack(const PackedMatrix& w, int64_t tile, int64_t first, int64_t count,
+                   Panel& panel) {
+  constexpr int64_t kBytes = block_bytes(Codes::kStorage);
+  for (int r = 0; r < 2; ++r) {
+    const uint8_t* codes = w.codes + ((tile + r) * w.blocks + first) * kBytes;
+    const int64_t groups = (tile + r) * w.groups;
+    int64_t group = first / w.group_blocks, next = (group + 1) * w.group_blocks;
+    for (int64_t i = 0; i < count; ++i, codes += kBytes) {
+      prefetch(codes + kPrefetchBytes, kBytes);
+#pragma GCC unroll 8
+      for (int quad = 0; quad < 8; ++quad) {
+        const __m256i code = Codes::load(w, codes, quad);
+        auto* to = reinterpret_cast<__m256i*>(panel.codes[i][quad][r]);
+        _mm256_store_si256(to, Codes::kSigned ? _mm256_abs_epi8(code) : code);
+        if (Codes::kSigned) {
+          _mm256_store_si256(reinterpret_cast<__m256i*>(panel.signs[i][quad][r]), code);
+        }
+      }
+      __m256 scale = load_values(w.scales, groups + group);
+      if constexpr (Codes::kStorage == Storage::kTable4) {
+        scale = _mm256_mul_ps(scale, _mm256_set1_ps(w.table->unit));
+      }
+      _mm256_store_ps(panel.scales[i][r], scale);
+      if constexpr (kShift) {
+        _mm256_store_ps(panel.shifts[i][r], load_shift(w, scale, groups + group));
+      }
+      if (first + i + 1 == next) {
+        ++group;
+        next += w.group_blocks;
+      }
+    }
+  }
+}
+
+// products[r][t] of one block of the panel, as dot() has them.
+template <typename Codes, int T>
+inline void panel_dot(const Panel& panel, int64_t block, const int8_t* x, int64_t stride,
+                      __m256i (&products)[2][T]) {
+  constexpr int kRun = Codes::kInt16Quads;
+  const __m256i ones = _mm256_set1_epi16(1);
+#pragma GCC unroll 8
+  for (int run = 0; run < 8; run += kRun) {
+    __m256i pairs[2][T];
+#pragma GCC unroll 8
+    for (int quad = run; quad < run + kRun; ++quad) {
+      const __m256i codes[2] = {load_codes(panel.codes[block][quad][0]),
+                                load_codes(panel.codes[block][quad][1])};
+#pragma GCC unroll 8
+      for (int t = 0; t < T; ++t) {
+        const __m256i input = broadcast_quad(x + t * stride + quad * 4);
+#pragma GCC unroll 2
+        for (int r = 0; r < 2; ++r) {
+          const __m256i signs =
+              Codes::kSigned ? _mm256_sign_epi8(input, load_codes(panel.signs[block][quad][r]))
+                             : input;
+          const __m256i pair = _mm256_maddubs_epi16(codes[r], signs);
+          pairs[r][t] = quad == run ? pair : _mm256_add_epi16(pairs[r][t], pair);
+          settle(pairs[r][t]);
+        }
+      }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < 2 * T; ++i) {
+      const __m256i wide = _mm256_madd_epi16(pairs[i / T][i % T], ones);
+      __m256i& sum = products[i / T][i % T];
+      sum = run == 0 ? wide : _mm256_add_epi32(sum, wide);
+      if (run > 0) settle(sum);
+    }
+  }
+}
+
+// Adds `count` blocks' products to the sums of T tokens. x: the first token's codes, scales and
+// sums in these blocks.
+template <typename Codes, bool kShift, int T>
+inline void panel_tokens(Panel& panel, int64_t count, const int8_t* codes, const float* scales,
+                         const float* sums, int64_t blocks, int64_t token) {
+  const int64_t stride = blocks * kBlockCols;
+  __m256 y[2][T];
+#pragma GCC unroll 8
+  for (int i = 0; i < 2 * T; ++i)
+    y[i / T][i % T] = _mm256_load_ps(panel.sums[token + i % T][i / T]);
+  for (int64_t block = 0; block < count; ++block) {
+    __m256i products[2][T];
+    panel_dot<Codes, T>(panel, block, codes, stride, products);
+#pragma GCC unroll 2
+    for (int r = 0; r < 2; ++r) {
+      const __m256 scale = _mm256_load_ps(panel.scales[block][r]);
+#pragma GCC unroll 8
+      for (int t = 0; t < T; ++t) {
+        const __m256 product = _mm256_mul_ps(_mm256_cvtepi32_ps(products[r][t]),
+                                             _mm256_broadcast_ss(scales + t * blocks));
+        y[r][t] = _mm256_fmadd_ps(product, scale, y[r][t]);
+        if constexpr (kShift) {
+          y[r][t] = _mm256_fmadd_ps(_mm256_load_ps(panel.shifts[block][r]),
+                                    _mm256_broadcast_ss(sums + t * blocks), y[r][t]);
+        }
+      }
+    }
+    codes += kBlockCols;
+    ++scales;
+    ++sums;
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < 2 * T; ++i)
+    _mm256_store_ps(panel.sums[token + i % T][i / T], y[i / T][i % T]);
+}
+
+// Two tiles from `tile` on, for most of the tokens; returns the first that is left. The sums are
+// those of tiles_product(), in its order.
+template <typename Codes, bool kShift>
+int64_t panel_product(const PackedMatrix& w, const QuantizedInput& x, int64_t tile, Range tokens,
+                      float* y, int64_t y_stride) {
+  Panel panel;
+  int64_t first = tokens.first;
+  while (tokens.last - first >= kPanelTokens) {
+    const int64_t many = (tokens.last - first) / kTokens * kTokens;
+    const int64_t count = many < kMostTokens ? many : kMostTokens;
+    __builtin_memset(panel.sums, 0, static_cast<size_t>(count) * sizeof panel.sums[0]);
+    for (int64_t block = 0; block < w.blocks; block += kPanelBlocks) {
+      const int64_t left = w.blocks - block;
+      const int64_t some = left < kPanelBlocks ? left : kPanelBlocks;
+      unpack<Codes, kShift>(w, tile, block, some, panel);
+      for (int64_t t = 0; t < count; t += kTokens) {
+        const int64_t at = (first + t) * x.blocks + block;
+        panel_tokens<Codes, kShift, kTokens>(panel, some, x.codes + at * kBlockCols, x.scales + at,
+                                             x.sums + at, x.blocks, t);
+      }
+    }
+    for (int64_t t = 0; t < count; ++t) {
+      for (int r = 0; r < 2; ++r) {
+        store_rows(w, tile + r, _mm256_load_ps(panel.sums[t][r]), y + (first + t) * y_stride);
+      }
+    }
+    first += count;
+  }
+  return first;
+}
+
 // Tokens that are left over by fours run tile after tile: one stream from memory is faster than
 // two.
 template <typename Codes, bool kShift, int kParts, int R>
 void row_product(const PackedMatrix& w, const QuantizedInput& x, int64_t tile, Range tokens,
                  float* y, int64_t y_stride) {
   int64_t token = tokens.first;
+  if constexpr (R == 2 && kHasPanel<Codes, kParts>) {
+    token = panel_product<Codes, kShift>(w, x, tile, tokens, y, y_stride);
+  }
   for (; token + kTokens <= tokens.last; token += kTokens) {
     tiles_product<Codes, kShift, kParts, R, kTokens>(w, x, tile, token, token == tokens.first, y,
                                                      y_stride);
