@@ -48,8 +48,9 @@ void choose_gguf_type(const std::string& type, QuantizeOptions& options) {
 
 // Everything decided: what the output, the fingerprint and the model card see.
 QuantizeOptions resolve(QuantizeOptions options) {
-  const FormatName format = parse_format(options.format);
   const QuantizeMethod& method = quantize_method(options.method);
+  if (options.format.empty()) options.format = method.format;
+  const FormatName format = parse_format(options.format);
   LOWBIT_CHECK(options.method == "rtn" || (format.name != "gguf" && format.name != "safetensors"),
                "--format ", format.name, " is made by --method rtn only, not ", options.method);
   LOWBIT_CHECK(options.bits >= 2 && options.bits <= 8, "--bits ", options.bits,

@@ -41,7 +41,8 @@ struct SchemeRequest {
 };
 
 struct QuantizeMethod {
-  const char* name;  // --method
+  const char* name;    // --method
+  const char* format;  // --format where none is named
   const char* description;
   std::unique_ptr<Quantizer> (*make)();                 // of what is in no block, if it calibrates
   QuantScheme (*scheme)(const SchemeRequest& request);  // see for_shape()
