@@ -149,10 +149,14 @@ TEST(Gptq, EqualsRtnWhenInputsAreIndependent) {
   std::vector<float> x(kCols * kCols);
   for (int64_t k = 0; k < kCols; ++k) x[k * kCols + k] = 1;
   const std::vector<float> w = test::gaussian(kRows * kCols, 4);
-  for (const Zero zero : {Zero::kNone, Zero::kInt}) {
-    const QuantScheme scheme = int_scheme(4, 32, zero);
-    EXPECT_EQ(dequantize(gptq(x, w, kCols, scheme)),
-              dequantize(Rtn().quantize({"w", kRows, kCols, w, nullptr}, scheme)));
+  const QuantScheme scheme = int_scheme(4, 32, Zero::kInt);
+  EXPECT_EQ(dequantize(gptq(x, w, kCols, scheme)),
+            dequantize(Rtn().quantize({"w", kRows, kCols, w, nullptr}, scheme)));
+  // Symmetric groups have smaller steps than rtn's, and still no weight is far from its code.
+  const QTensor q = gptq(x, w, kCols, int_scheme(4, 32));
+  const std::vector<float> values = dequantize(q);
+  for (size_t i = 0; i < w.size(); ++i) {
+    EXPECT_NEAR(values[i], w[i], 0.505f * q.scales[i / 32]) << i;
   }
 }
 

@@ -29,6 +29,13 @@ void check_job(const LinearJob& job, const QuantScheme& scheme) {
                scheme.group_size, " do not divide ", job.cols, " columns");
 }
 
+// The published program's symmetric scale is 2 max|w| / (2^b - 1): the largest weight lies half a
+// step beyond the last code, and every step is smaller for it.
+float symmetric_range(const QuantScheme& scheme) {
+  const auto half = static_cast<float>(1 << (scheme.bits - 1));
+  return scheme.zero == Zero::kNone ? (half - 1.f) / (half - 0.5f) : 1.f;
+}
+
 // Some rows of a weight while they are rounded. Steps are columns in the factor's order.
 class RowRounder {
  public:
@@ -38,6 +45,7 @@ class RowRounder {
         scheme_(scheme),
         factor_(factor),
         block_(options.block_size),
+        range_(symmetric_range(scheme)),
         out_(out),
         codes_(const_cast<uint8_t*>(out.codes.data)),
         reordered_(options.act_order),
@@ -88,7 +96,7 @@ class RowRounder {
 
   void set_grid(int64_t r, int64_t group, std::span<const float> values, Grid& grid) {
     const int64_t row = first_ + r;
-    grid = group_grid(values, scheme_.bits, scheme_.zero, {job_.name, row});
+    grid = group_grid(values, scheme_.bits, scheme_.zero, {job_.name, row}, range_);
     out_.scales[row * out_.groups() + group] = grid.scale;
     if (scheme_.zero == Zero::kInt) {
       out_.zeros[row * out_.groups() + group] = static_cast<uint8_t>(grid.zero);
@@ -151,6 +159,7 @@ class RowRounder {
   const QuantScheme& scheme_;
   const GptqFactor& factor_;
   int64_t block_;
+  float range_;  // that grids cover, over the largest weight
   QTensor& out_;
   uint8_t* codes_;
   bool reordered_;
