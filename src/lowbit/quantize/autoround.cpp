@@ -9,7 +9,7 @@
 #include "lowbit/quantize/decoder_block.h"
 #include "lowbit/quantize/learned_rounding.h"
 #include "lowbit/quantize/sample_order.h"
-#include "lowbit/quantize/vector_math.h"
+#include "lowbit/base/vector_math.h"
 
 namespace lowbit {
 

@@ -22,6 +22,7 @@ struct CalibrationNeeds {
   bool quantized_input = true;  // what comes through the finished blocks, as they were written
   bool original_input = false;  // what comes through the original blocks
   bool target = false;          // what the original block makes of its original input
+  bool output = false;          // the same, filled in by the method, which computes it anyway
 };
 
 struct BlockJob {
@@ -37,6 +38,7 @@ struct BlockJob {
   const HiddenStates* quantized_input = nullptr;
   const HiddenStates* original_input = nullptr;
   const HiddenStates* target = nullptr;
+  HiddenStates* output = nullptr;
   ThreadPool& pool;
   uint64_t seed = 0;  // the same for this block in every run
   // Shows how much of the block is done, 0 to 1, with a short note such as "loss 0.0012".

@@ -40,11 +40,12 @@ CalibratedBlocks::CalibratedBlocks(const OutputJob& job, Output& output, WorkFol
       tokens_(samples_ == 0 ? 1 : static_cast<int64_t>(data.windows.front().size())),
       rope_(std::make_shared<RopeTables>(
           rope_tables(job.config.rope, job.config.head_dim, tokens_))) {
-  const int64_t sets = needs_.quantized_input + needs_.original_input + needs_.target;
+  const bool target = needs_.target || needs_.output;
+  const int64_t sets = needs_.quantized_input + needs_.original_input + target;
   spill_ = sets * samples_ * tokens_ * job.config.hidden_size * 4 > job.options.memory_bytes;
   if (needs_.quantized_input) quantized_ = make_states("quantized");
   if (needs_.original_input) original_ = make_states("original");
-  if (needs_.target) target_ = make_states("target");
+  if (target) target_ = make_states("target");
   std::vector<HiddenStates*> states;
   for (HiddenStates* set : {quantized_.get(), original_.get(), target_.get()}) {
     if (set != nullptr) states.push_back(set);
@@ -57,29 +58,40 @@ std::unique_ptr<HiddenStates> CalibratedBlocks::make_states(const char* name) co
   return std::make_unique<HiddenStates>(samples_, tokens_, job_.config.hidden_size, spill);
 }
 
+void CalibratedBlocks::copy(std::span<const float> from, std::span<float> to) {
+  constexpr size_t kShare = 1 << 16;
+  const auto shares = static_cast<int64_t>((from.size() + kShare - 1) / kShare);
+  job_.pool.parallel_for(shares, [&](int64_t share, int) {
+    const size_t first = static_cast<size_t>(share) * kShare;
+    const auto part = from.subspan(first, std::min(kShare, from.size() - first));
+    std::copy(part.begin(), part.end(), to.begin() + static_cast<int64_t>(first));
+  });
+}
+
 void CalibratedBlocks::run(BlockWeights weights, const HiddenStates& from, HiddenStates& to) {
   DecoderBlock block(std::move(weights), rope_, job_.pool);
   BlockTrace trace;
   std::vector<float> output(static_cast<size_t>(tokens_ * job_.config.hidden_size));
   for (int64_t s = 0; s < samples_; ++s) {
     block.forward({1, tokens_}, from.sample(s), trace, output);
-    std::copy(output.begin(), output.end(), to.sample(s).begin());
+    copy(output, to.sample(s));
   }
 }
 
 Part CalibratedBlocks::write(const PlanUnit& unit, int64_t index, const Report& report) {
   BlockWeights block = load_block_weights(job_.checkpoint, job_.config, index);
-  if (target_) {
+  if (needs_.target) {
     run(block, original_ ? *original_ : *target_, *target_);
-    target_index_ = index;
   }
+  if (target_) target_index_ = index;  // from here on, or from when the method is done
   BlockJob job{.index = index,
                .block = block,
                .schemes = {},
                .rope = rope_,
                .quantized_input = quantized_.get(),
                .original_input = original_.get(),
-               .target = target_.get(),
+               .target = needs_.target ? target_.get() : nullptr,
+               .output = needs_.output ? target_.get() : nullptr,
                .pool = job_.pool,
                .seed = job_.options.method_options.seed * 1'000'003 + static_cast<uint64_t>(index),
                .progress = report,
@@ -125,11 +137,11 @@ void CalibratedBlocks::write_block(const PlanUnit& unit, const BlockWeights& blo
 }
 
 void CalibratedBlocks::advance(const PlanUnit& unit, int64_t index) {
-  if (original_ || (target_ && target_index_ != index)) {
+  if (original_ || (needs_.target && target_index_ != index)) {
     HiddenStates& states = original_ ? *original_ : *target_;
     if (original_ && target_index_ == index) {
       for (int64_t s = 0; s < samples_; ++s) {
-        std::copy(target_->sample(s).begin(), target_->sample(s).end(), states.sample(s).begin());
+        copy(target_->sample(s), states.sample(s));
       }
     } else {
       run(load_block_weights(job_.checkpoint, job_.config, index), states, states);

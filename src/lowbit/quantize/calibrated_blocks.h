@@ -38,6 +38,7 @@ class CalibratedBlocks {
 
  private:
   std::unique_ptr<HiddenStates> make_states(const char* name) const;
+  void copy(std::span<const float> from, std::span<float> to);
   void run(BlockWeights weights, const HiddenStates& from, HiddenStates& to);
   void write_block(const PlanUnit& unit, const BlockWeights& block, const BlockResult& result,
                    PartWriter& part);
@@ -53,7 +54,8 @@ class CalibratedBlocks {
   // What enters the next block; null if the method does not ask for it.
   std::unique_ptr<HiddenStates> quantized_, original_;
   // What the next block makes of its original input. Without original_input the original path is
-  // kept here alone, and is a block ahead while the method runs.
+  // kept here alone, and is a block ahead while the method runs. Methods that ask for room for
+  // the output fill it themselves.
   std::unique_ptr<HiddenStates> target_;
   int64_t target_index_ = -1;  // of the block whose output target_ holds
   std::vector<std::string> notices_;

@@ -6,7 +6,7 @@
 
 #include "lowbit/base/check.h"
 #include "lowbit/quantize/quantizer.h"
-#include "lowbit/quantize/vector_math.h"
+#include "lowbit/base/vector_math.h"
 #include "lowbit/tensor/dtype.h"
 #include "lowbit/tensor/packing.h"
 
