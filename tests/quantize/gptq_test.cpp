@@ -102,8 +102,10 @@ TEST(Gptq, EqualsThePaperInFloat64) {
         const std::string key = concat("w", bits, ".", symmetric ? "sym" : "asym", ".", name);
         SCOPED_TRACE(key);
         for (const int64_t block : {1, 40, 128}) {
-          const GptqOptions options{
-              .act_order = name != "plain", .static_groups = name == "static", .block_size = block};
+          const GptqOptions options{.act_order = name == "plain"    ? ActOrder::kNone
+                                                 : name == "static" ? ActOrder::kStatic
+                                                                    : ActOrder::kKept,
+                                    .block_size = block};
           const QTensor q =
               gptq(x, w, 96, int_scheme(bits, 32, symmetric ? Zero::kNone : Zero::kInt), options);
           validate(q, key);
@@ -131,12 +133,10 @@ TEST(Gptq, IsNeverWorseThanRtnOnItsOwnCalibrationData) {
           const QuantScheme scheme = int_scheme(bits, group, zero);
           const double rtn =
               output_error(x, w, Rtn().quantize({"w", kRows, kCols, w, nullptr}, scheme));
-          for (const bool order : {false, true}) {
-            for (const bool still : {false, true}) {
-              const GptqOptions options{.act_order = order, .static_groups = still};
-              EXPECT_LT(output_error(x, w, gptq(x, w, kCols, scheme, options)), 0.9 * rtn)
-                  << bits << " " << group << " " << order << still;
-            }
+          for (const ActOrder order : {ActOrder::kNone, ActOrder::kStatic, ActOrder::kKept}) {
+            const GptqOptions options{.act_order = order};
+            EXPECT_LT(output_error(x, w, gptq(x, w, kCols, scheme, options)), 0.9 * rtn)
+                << bits << " " << group << " " << static_cast<int>(order);
           }
         }
       }

@@ -1,25 +1,16 @@
 #include "lowbit/quantize/decoder_block.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "lowbit/base/check.h"
-#include "lowbit/base/vector_math.h"
 #include "lowbit/model/model.h"
 #include "lowbit/quantize/decoder_block_scratch.h"
+#include "lowbit/quantize/rms_norm.h"
 #include "lowbit/runtime/cpu/fit_kernels.h"
 
 namespace lowbit {
 
 namespace {
-
-// out = x / rms(x) * weight, for rows of weight.size()
-void rms_norm(const float* x, const std::vector<float>& weight, float eps, float* out) {
-  const auto size = static_cast<int64_t>(weight.size());
-  const float squares = sum_of(size, [&](int64_t i) { return x[i] * x[i]; });
-  const float scale = 1.f / std::sqrt(squares / static_cast<float>(size) + eps);
-  for (int64_t i = 0; i < size; ++i) out[i] = x[i] * scale * weight[i];
-}
 
 // Rotates the pairs (i, i + half) of one head.
 void rotate(float* head, const float* cos, const float* sin, int64_t half) {

@@ -1,31 +1,15 @@
 // The chain rule, from the block's output back to its input.
 #include <algorithm>
-#include <cmath>
 
 #include "lowbit/base/check.h"
-#include "lowbit/base/vector_math.h"
 #include "lowbit/quantize/decoder_block.h"
 #include "lowbit/quantize/decoder_block_scratch.h"
+#include "lowbit/quantize/rms_norm.h"
 #include "lowbit/runtime/cpu/fit_kernels.h"
 
 namespace lowbit {
 
 namespace {
-
-// dx = dL/dx of out = x / rms(x) * weight, given dout; added to dx if `add`. dx may be dout.
-void rms_norm_backward(const float* x, const std::vector<float>& weight, float eps,
-                       const float* dout, float* dx, bool add) {
-  const auto size = static_cast<int64_t>(weight.size());
-  const float count = static_cast<float>(size);
-  const float squares = sum_of(size, [&](int64_t i) { return x[i] * x[i]; });
-  const float dot = sum_of(size, [&](int64_t i) { return dout[i] * weight[i] * x[i]; });
-  const float scale = 1.f / std::sqrt(squares / count + eps);
-  const float shrink = scale * scale * scale * dot / count;
-  for (int64_t i = 0; i < size; ++i) {
-    const float value = dout[i] * weight[i] * scale - x[i] * shrink;
-    dx[i] = add ? dx[i] + value : value;
-  }
-}
 
 // Turns the pairs (i, i + half) back: a rotation's transpose.
 void rotate_back(float* head, const float* cos, const float* sin, int64_t half) {

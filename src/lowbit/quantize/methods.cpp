@@ -64,12 +64,11 @@ std::unique_ptr<BlockQuantizer> make_block(const MethodOptions& options) {
 
 Json describe_gptq(const MethodOptions& options) {
   return {{"damp_percent", options.gptq.damp_percent},
-          {"act_order", options.gptq.act_order},
-          {"static_groups", options.gptq.static_groups},
+          {"act_order", static_cast<int>(options.gptq.act_order)},
           {"block_size", options.gptq.block_size}};
 }
 bool gptq_reorders(const MethodOptions& options) {
-  return options.gptq.act_order && !options.gptq.static_groups;
+  return options.gptq.act_order == ActOrder::kKept;
 }
 
 Json describe_awq(const MethodOptions& options) {
@@ -98,6 +97,14 @@ Json describe_autoround(const MethodOptions& options) {
           {"learning_rate", options.autoround.learning_rate}};
 }
 
+Json describe_best(const MethodOptions& options) {
+  Json result = describe_autoround(options);
+  result["refine_steps"] = options.refine.steps;
+  result["refine_rate"] = options.refine.rate;
+  result["refine_range_rate"] = options.refine.range_rate;
+  return result;
+}
+
 constexpr ScaleForm kPlain = ScaleForm::kFloat, kNested = ScaleForm::kNested;
 
 constexpr QuantizeMethod kMethods[] = {
@@ -117,6 +124,10 @@ constexpr QuantizeMethod kMethods[] = {
     {"autoround", "auto-round",
      "learns roundings and ranges by gradient descent (needs --calibration)", make_searching_rtn,
      integers, make_block<AutoRound, &MethodOptions::autoround>, describe_autoround},
+    {"best", "auto-round",
+     "autoround, then all blocks at once against the model's predictions (needs --calibration)",
+     make_searching_rtn, integers, make_block<AutoRound, &MethodOptions::autoround>, describe_best,
+     nullptr, true},
     {"nf4", "bitsandbytes", "bitsandbytes' NormalFloat in blocks of 64", make<BlockCodes>,
      fixed<blocks_of_64<Code::kNf4, kPlain>>},
     {"nf4-double", "bitsandbytes", "nf4 with its scales in 8 bits", make<BlockCodes>,

@@ -53,6 +53,8 @@ struct QuantizeMethod {
   Json (*describe)(const MethodOptions& options) = nullptr;
   // Whether its weights have an input_order; null: never.
   bool (*reorders)(const MethodOptions& options) = nullptr;
+  // A pass over the whole model follows the blocks: refine.h.
+  bool refines = false;
 
   bool calibrates() const { return make_block != nullptr; }
 };
