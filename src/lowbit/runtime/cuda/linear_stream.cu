@@ -5,8 +5,9 @@
 //           of the columns each, in every tile, so that each reads one long run of bytes; their
 //           partial sums meet in shared memory every few tiles and are added in order.
 // Pipeline  A warp copies 1 KiB of codes (and the record of scales beside them) at a time, kAhead
-//           ahead, asynchronously: 96 KiB in flight per multiprocessor. What is ahead may belong
-//           to the next matrix: its bytes travel while its inputs are still being made.
+//           ahead, asynchronously: 96 KiB in flight per multiprocessor, the first of them before
+//           the inputs are ready. One block fills a multiprocessor: where two fit, some get two and
+//           others none.
 // Bound     Each byte of the weights is read once: bytes / HBM bandwidth.
 #include <algorithm>
 
