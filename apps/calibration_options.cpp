@@ -1,6 +1,7 @@
 #include "calibration_options.h"
 
 #include <limits>
+#include <map>
 
 #include "lowbit/base/limits.h"
 
@@ -45,11 +46,14 @@ void add_calibration_method_options(CLI::App& sub, QuantizeOptions& options) {
       ->check(CLI::Range(1e-6, 1.0))
       ->capture_default_str()
       ->group(kGroup);
-  sub.add_flag("--act-order", gptq.act_order,
-               "gptq: round columns with large inputs first, groups as they come")
-      ->group(kGroup);
-  sub.add_flag("--static-groups", gptq.static_groups,
-               "gptq: with --act-order, groups of neighbouring columns all the same")
+  const std::map<std::string, ActOrder> orders = {
+      {"none", ActOrder::kNone}, {"static", ActOrder::kStatic}, {"kept", ActOrder::kKept}};
+  sub.add_option(
+         "--act-order", gptq.act_order,
+         "gptq: round columns as they come (none), or those with large inputs first, groups "
+         "of neighbours all the same (static), or groups in that order too (kept)")
+      ->transform(CLI::CheckedTransformer(orders))
+      ->default_str("static")
       ->group(kGroup);
   sub.add_option("--block-size", gptq.block_size, "gptq: columns between two updates of the rest")
       ->check(CLI::Range(1, 4096))
@@ -70,17 +74,30 @@ void add_calibration_method_options(CLI::App& sub, QuantizeOptions& options) {
       ->type_name("FILE")
       ->group(kGroup);
   AutoRoundOptions& autoround = options.method_options.autoround;
-  sub.add_option("--iters", autoround.iterations, "autoround: steps of gradient descent per block")
+  sub.add_option("--iters", autoround.iterations,
+                 "autoround, best: steps of gradient descent per block")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
       ->capture_default_str()
       ->group(kGroup);
   sub.add_option("--batch-size", autoround.batch_size,
-                 "autoround: windows of one step (default: as many as have 2048 tokens)")
+                 "autoround, best: windows of one step (default: as many as have 2048 tokens)")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
       ->group(kGroup);
   sub.add_option("--lr", autoround.learning_rate,
                  "autoround: first step of every rounding offset (default: 1 / iterations, at most "
                  "0.02)")
+      ->check(CLI::Range(1e-6, 1.0))
+      ->group(kGroup);
+  RefineOptions& refine = options.method_options.refine;
+  sub.add_option(
+         "--refine-steps", refine.steps,
+         "best: steps over the whole model after autoround's (default: 100, of 2 and 3 bits "
+         "200)")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
+      ->group(kGroup);
+  sub.add_option("--refine-lr", refine.rate,
+                 "best: first step of every rounding offset then (default: 0.005, of 3 bits 0.001, "
+                 "of 2 bits 0.0002)")
       ->check(CLI::Range(1e-6, 1.0))
       ->group(kGroup);
 }

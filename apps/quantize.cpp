@@ -24,7 +24,7 @@ struct QuantizeCommand {
 std::string method_list() {
   std::string text;
   for (const QuantizeMethod& method : quantize_methods()) {
-    text += concat("\n  ", method.name, ": ", method.description);
+    text += concat("\n  ", method.name, " (", method.format, "): ", method.description);
   }
   return text;
 }
@@ -64,7 +64,8 @@ void add_quantize(CLI::App& program) {
   sub.add_option("-o,--output", command->out, "Folder (or .gguf file) to write")
       ->required()
       ->type_name("OUT");
-  sub.add_option("--method", options.method, "Quantization method:" + method_list())
+  sub.add_option("--method", options.method,
+                 "Quantization method (and its usual format):" + method_list())
       ->capture_default_str();
   sub.add_option("--bits", options.bits, "Bits per weight")
       ->check(CLI::Range(2, 8))
@@ -80,8 +81,8 @@ void add_quantize(CLI::App& program) {
          "--asym", [&options] { options.symmetric = false; }, "Asymmetric: with zero points")
       ->excludes(sym);
   sub.add_option("--format", options.format,
-                 "gguf[:q4_0|q4_1|q8_0|f16], safetensors[:f16|bf16], or one of: " + format_list())
-      ->capture_default_str();
+                 "gguf[:q4_0|q4_1|q8_0|f16], safetensors[:f16|bf16], or one of: " + format_list() +
+                     " (default: the method's)");
   sub.add_option("--skip", options.skip, "Modules to leave in 16 bits (may be repeated)")
       ->allow_extra_args(false)
       ->capture_default_str();

@@ -168,7 +168,7 @@ TEST_F(Calibration, EveryMethodFillsEveryFormatThatHoldsIt) {
 
 TEST_F(Calibration, KeepsTheActivationOrderWhereTheFormatCan) {
   QuantizeOptions chosen = options("gptq");
-  chosen.method_options.gptq.act_order = true;
+  chosen.method_options.gptq.act_order = ActOrder::kKept;
   for (const char* format : {"gptq", "compressed-tensors"}) {
     chosen.format = format;
     made(chosen);
@@ -178,8 +178,8 @@ TEST_F(Calibration, KeepsTheActivationOrderWhereTheFormatCan) {
   }
   chosen.format = "awq";
   chosen.symmetric = false;
-  EXPECT_NE(error_of(chosen).find("--static-groups"), std::string::npos);
-  chosen.method_options.gptq.static_groups = true;
+  EXPECT_NE(error_of(chosen).find("--act-order static"), std::string::npos);
+  chosen.method_options.gptq.act_order = ActOrder::kStatic;
   made(chosen);
 }
 

@@ -77,6 +77,22 @@ TEST(MethodFormats, EveryPairIsReadBackWithTheWeightsOfItsMethod) {
   }
 }
 
+TEST(MethodFormats, AMethodHasAFormatOfItsOwn) {
+  const test::TemporaryFolder folder;
+  const std::string model = folder / "model", out = folder / "out";
+  test::write_tiny_folder(model, test::tiny_folder_config());
+  for (const QuantizeMethod& method : quantize_methods()) {
+    if (method.calibrates()) continue;
+    SCOPED_TRACE(method.name);
+    QuantizeOptions options;
+    options.method = method.name;
+    options.group_size = 32;
+    options.threads = 1;
+    options.force = true;
+    EXPECT_GT(quantize_checkpoint(model, out, options).linears, 0);
+  }
+}
+
 TEST(MethodFormats, WhatAFormatCannotHoldIsAnErrorThatSaysSo) {
   const test::TemporaryFolder folder;
   const std::string model = folder / "model";

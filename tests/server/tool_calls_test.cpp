@@ -77,6 +77,14 @@ TEST(ToolCalls, ACutCallKeepsWhatHasBeenSaid) {
          {"", {{"f", "{\"x\": 1"}}});
 }
 
+// Found by fuzzing: what is shown depended on where the text was cut.
+TEST(ToolCalls, ABrokenCallEndsWhereItBreaks) {
+  expect(ToolStyle::kHermes,
+         R"(<tool_call>{"name":"f","arguments":{"x":[1,argu}}</tool_call> and)"
+         R"(<tool_call>{"arguments": "{}", "name": "f"}</tool_call>)",
+         {" and", {{"f", R"({"x":[1,argu}})"}, {"f", "{}"}}});
+}
+
 TEST(ToolCalls, Llama3Json) {
   const auto style = ToolStyle::kLlama3Json;
   expect(style, R"({"name": "f", "parameters": {"x": 1}})", {"", {{"f", R"({"x": 1})"}}});

@@ -20,7 +20,7 @@ DAMP = 0.01
 def grid(group, bits, symmetric):
     """Scale (fp16) and zero of each row; group: [rows][columns]."""
     if symmetric:
-        scale = np.abs(group).max(1) / (2 ** (bits - 1) - 1)
+        scale = 2 * np.abs(group).max(1) / (2**bits - 1)  # as the published program
         scale = scale.astype(np.float16).astype(np.float64)
         return scale, np.full(len(scale), 2.0 ** (bits - 1))
     low, high = np.minimum(group.min(1), 0), np.maximum(group.max(1), 0)

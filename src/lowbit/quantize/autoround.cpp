@@ -6,10 +6,10 @@
 #include <optional>
 
 #include "lowbit/base/check.h"
+#include "lowbit/base/vector_math.h"
 #include "lowbit/quantize/decoder_block.h"
 #include "lowbit/quantize/learned_rounding.h"
 #include "lowbit/quantize/sample_order.h"
-#include "lowbit/quantize/vector_math.h"
 
 namespace lowbit {
 
@@ -47,7 +47,9 @@ class Training {
     }
     BlockResult result;
     for (size_t n = 0; n < roundings_.size(); ++n) {
-      if (roundings_[n]) result[n] = roundings_[n]->encode();
+      if (!roundings_[n]) continue;
+      result[n] = roundings_[n]->encode();
+      if (job_.roundings != nullptr) (*job_.roundings)[n] = roundings_[n]->state();
     }
     return result;
   }

@@ -230,7 +230,7 @@ class Search {
 }  // namespace
 
 CalibrationNeeds Awq::needs() const {
-  return {.quantized_input = false, .original_input = true, .target = false};
+  return {.quantized_input = false, .original_input = true, .output = true};
 }
 
 BlockResult Awq::quantize(BlockJob& job) const {

@@ -13,7 +13,7 @@ constexpr int64_t kPiece = 2048;       // tokens multiplied at once
 constexpr int64_t kClipTokens = 4096;  // of the inputs that only clipping asks for
 
 // Every `stride`-th of the rows of x, from `first` on, appended to pieces of kPiece rows.
-void keep_rows(const std::vector<float>& x, int64_t cols, int64_t first, int64_t stride,
+void keep_rows(std::span<const float> x, int64_t cols, int64_t first, int64_t stride,
                std::vector<std::vector<float>>& pieces) {
   const auto rows = static_cast<int64_t>(x.size()) / cols;
   for (int64_t row = first; row < rows; row += stride) {
@@ -43,7 +43,7 @@ class Collector {
     }
   }
 
-  void add(int64_t sample, const BlockTrace& trace, const std::vector<float>& output) {
+  void add(int64_t sample, const BlockTrace& trace, std::span<const float> output) {
     for (int group = 0; group < kLinearGroups; ++group) {
       const std::vector<float>& x = trace.inputs[group];
       add_magnitudes(x, sums_[group]);
@@ -107,8 +107,9 @@ AwqInputs collect_awq_inputs(BlockJob& job) {
   Collector collector(job);
   DecoderBlock block(job.block, job.rope, job.pool);
   BlockTrace trace;
-  std::vector<float> output(static_cast<size_t>(input.tokens() * input.hidden_size()));
+  std::vector<float> room(static_cast<size_t>(input.tokens() * input.hidden_size()));
   for (int64_t s = 0; s < input.samples(); ++s) {
+    const std::span<float> output = job.output != nullptr ? job.output->sample(s) : std::span(room);
     block.forward({1, input.tokens()}, input.sample(s), trace, output);
     collector.add(s, trace, output);
     job.progress(0.3 * static_cast<double>(s + 1) / static_cast<double>(input.samples()), "");

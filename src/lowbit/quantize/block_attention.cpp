@@ -3,7 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "lowbit/quantize/vector_math.h"
+#include "lowbit/base/vector_math.h"
+#include "lowbit/runtime/cpu/fit_kernels.h"
 
 namespace lowbit {
 
@@ -15,11 +16,7 @@ constexpr int64_t kStrip = 128;  // queries at a time
 void softmax_row(float* scores, int64_t first, int64_t last, int64_t keys, float scale) {
   std::fill_n(scores, first, 0.f);
   std::fill(scores + last, scores + keys, 0.f);
-  float largest = scores[first];
-  for (int64_t j = first; j < last; ++j) largest = std::max(largest, scores[j]);
-  for (int64_t j = first; j < last; ++j) scores[j] = exp_negative((scores[j] - largest) * scale);
-  const float inverse = 1.f / sum_of(last - first, [&](int64_t j) { return scores[first + j]; });
-  for (int64_t j = first; j < last; ++j) scores[j] *= inverse;
+  cpu::fit_kernels().softmax(scores + first, last - first, scale);
 }
 
 // Some queries of one head of one sequence, and the keys that any of them sees.
@@ -92,20 +89,23 @@ void BlockAttention::forward(const AttentionBatch& batch, const float* q, const 
                              const float* v, float* out) {
   const AttentionShape& shape = batch.shape;
   const int64_t dim = shape.head_dim, q_stride = shape.q_cols(), kv_stride = shape.kv_cols();
-  pool_.parallel_for(batch.sequences * shape.heads, [&](int64_t task, int thread) {
+  // A task is one strip; those with the most keys come first.
+  const int64_t strips = (batch.length + kStrip - 1) / kStrip;
+  pool_.parallel_for(batch.sequences * shape.heads * strips, [&](int64_t task, int thread) {
     Worker& worker = *workers_[static_cast<size_t>(thread)];
-    const int64_t head = task % shape.heads, first_row = task / shape.heads * batch.length;
+    const int64_t all_heads = batch.sequences * shape.heads;
+    const int64_t first = (strips - 1 - task / all_heads) * kStrip;
+    const int64_t head = task % shape.heads;
+    const int64_t first_row = task % all_heads / shape.heads * batch.length;
     const int64_t at = first_row * q_stride + head * dim;
     const int64_t kv_head = head / (shape.heads / shape.kv_heads);
     const int64_t kv_at = first_row * kv_stride + kv_head * dim;
-    for (int64_t first = 0; first < batch.length; first += kStrip) {
-      const Strip strip = strip_at(batch, first);
-      worker.score(batch, strip, q + at, k + kv_at);
-      worker.gemm.multiply(strip.queries, dim, strip.keys,
-                           cpu::rows_of(worker.probabilities.data(), strip.keys),
-                           cpu::rows_of(v + kv_at + strip.first_key * kv_stride, kv_stride),
-                           out + at + first * q_stride, q_stride);
-    }
+    const Strip strip = strip_at(batch, first);
+    worker.score(batch, strip, q + at, k + kv_at);
+    worker.gemm.multiply(strip.queries, dim, strip.keys,
+                         cpu::rows_of(worker.probabilities.data(), strip.keys),
+                         cpu::rows_of(v + kv_at + strip.first_key * kv_stride, kv_stride),
+                         out + at + first * q_stride, q_stride);
   });
 }
 

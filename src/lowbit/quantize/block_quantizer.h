@@ -16,12 +16,15 @@
 
 namespace lowbit {
 
+struct RoundingState;  // learned_rounding.h
+
 // What a method wants to be given for each block. Each set costs 4 bytes times samples, tokens and
 // hidden size, and each path one forward pass of the model.
 struct CalibrationNeeds {
   bool quantized_input = true;  // what comes through the finished blocks, as they were written
   bool original_input = false;  // what comes through the original blocks
   bool target = false;          // what the original block makes of its original input
+  bool output = false;          // the same, filled in by the method, which computes it anyway
 };
 
 struct BlockJob {
@@ -37,8 +40,12 @@ struct BlockJob {
   const HiddenStates* quantized_input = nullptr;
   const HiddenStates* original_input = nullptr;
   const HiddenStates* target = nullptr;
+  HiddenStates* output = nullptr;
   ThreadPool& pool;
   uint64_t seed = 0;  // the same for this block in every run
+  // By BlockLinear: where a method that learns leaves its parameters, for a pass over the whole
+  // model to go on from. Null if there will be none.
+  std::array<RoundingState, kBlockLinears>* roundings = nullptr;
   // Shows how much of the block is done, 0 to 1, with a short note such as "loss 0.0012".
   std::function<void(double done, const std::string& note)> progress;
   // Something the user should know when the run is over, said once: "damping raised to 0.02".

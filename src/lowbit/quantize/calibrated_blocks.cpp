@@ -7,14 +7,67 @@
 
 namespace lowbit {
 
-void embed_samples(const Checkpoint& checkpoint, const ModelConfig& config,
-                   const CalibrationData& data, const std::vector<HiddenStates*>& states,
-                   ThreadPool& pool) {
+namespace {
+
+// How a draft keeps what was learned of a linear: tensors beside those of the weight itself.
+struct StateTensor {
+  const char* name;
+  const char* dtype;
+  std::vector<float> RoundingState::*values;
+  bool asymmetric;  // there only then
+};
+constexpr StateTensor kStateTensors[] = {
+    {"offsets", "F16", &RoundingState::offsets, false},
+    {"first", "F32", &RoundingState::first, false},
+    {"stretch", "F32", &RoundingState::stretch, false},
+    {"second", "F32", &RoundingState::second, true},
+    {"shrink_high", "F32", &RoundingState::shrink_high, true},
+};
+
+std::string state_name(const std::string& linear, const StateTensor& tensor) {
+  return concat(linear, ".learned.", tensor.name);
+}
+
+void write_state(const std::string& linear, const RoundingState& state, PartWriter& part) {
+  for (const StateTensor& tensor : kStateTensors) {
+    const std::vector<float>& values = state.*tensor.values;
+    if (values.empty()) continue;
+    const RowEncoder& encoder = row_encoder(tensor.dtype);
+    const auto count = static_cast<int64_t>(values.size());
+    std::vector<uint8_t> bytes(static_cast<size_t>(encoder.row_bytes(count)));
+    encoder.encode(values, bytes.data());
+    part.begin(state_name(linear, tensor), tensor.dtype, {count});
+    part.write(bytes);
+  }
+}
+
+RoundingState read_state(const Checkpoint& draft, const BlockWeights::Linear& linear,
+                         const QuantScheme& scheme) {
+  RoundingState state;
+  const int64_t groups = linear.rows * linear.cols / scheme.group_size;
+  for (const StateTensor& tensor : kStateTensors) {
+    if (tensor.asymmetric && scheme.zero == Zero::kNone) continue;
+    const bool offsets = tensor.values == &RoundingState::offsets;
+    state.*tensor.values = draft.load_vector(state_name(linear.name, tensor),
+                                             offsets ? linear.rows * linear.cols : groups);
+  }
+  return state;
+}
+
+}  // namespace
+
+LinearWeight load_embedding(const Checkpoint& checkpoint, const ModelConfig& config) {
   const std::string module = "model.embed_tokens";
   // A model with tied weights may store them as the head.
   const bool stored = checkpoint.contains(module + ".weight");
-  const std::string from = stored || !config.tie_word_embeddings ? module : "lm_head";
-  const LinearWeight weight = checkpoint.load_linear(from, config.vocab_size, config.hidden_size);
+  return checkpoint.load_linear(stored || !config.tie_word_embeddings ? module : "lm_head",
+                                config.vocab_size, config.hidden_size);
+}
+
+void embed_samples(const Checkpoint& checkpoint, const ModelConfig& config,
+                   const CalibrationData& data, const std::vector<HiddenStates*>& states,
+                   ThreadPool& pool) {
+  const LinearWeight weight = load_embedding(checkpoint, config);
   pool.parallel_for(static_cast<int64_t>(data.windows.size()), [&](int64_t s, int) {
     for (HiddenStates* set : states) {
       float* out = set->sample(s).data();
@@ -26,7 +79,7 @@ void embed_samples(const Checkpoint& checkpoint, const ModelConfig& config,
       }
     }
   });
-  checkpoint.release(from);
+  checkpoint.release(weight.name);
 }
 
 CalibratedBlocks::CalibratedBlocks(const OutputJob& job, Output& output, WorkFolder& work,
@@ -34,21 +87,26 @@ CalibratedBlocks::CalibratedBlocks(const OutputJob& job, Output& output, WorkFol
     : job_(job),
       output_(output),
       work_(work),
+      data_(data),
+      refines_(quantize_method(job.options.method).refines),
       quantizer_(quantize_method(job.options.method).make_block(job.options.method_options)),
       needs_(quantizer_->needs()),
       samples_(static_cast<int64_t>(data.windows.size())),
       tokens_(samples_ == 0 ? 1 : static_cast<int64_t>(data.windows.front().size())),
       rope_(std::make_shared<RopeTables>(
           rope_tables(job.config.rope, job.config.head_dim, tokens_))) {
-  const int64_t sets = needs_.quantized_input + needs_.original_input + needs_.target;
+  const bool target = needs_.target || needs_.output;
+  const int64_t sets = needs_.quantized_input + needs_.original_input + target;
   spill_ = sets * samples_ * tokens_ * job.config.hidden_size * 4 > job.options.memory_bytes;
   if (needs_.quantized_input) quantized_ = make_states("quantized");
   if (needs_.original_input) original_ = make_states("original");
-  if (needs_.target) target_ = make_states("target");
+  if (target) target_ = make_states("target");
   std::vector<HiddenStates*> states;
   for (HiddenStates* set : {quantized_.get(), original_.get(), target_.get()}) {
     if (set != nullptr) states.push_back(set);
   }
+  LOWBIT_CHECK(!refines_ || (target_ && !original_), job.options.method,
+               " refines without the original model's outputs");
   if (!states.empty()) embed_samples(job.checkpoint, job.config, data, states, job.pool);
 }
 
@@ -57,29 +115,50 @@ std::unique_ptr<HiddenStates> CalibratedBlocks::make_states(const char* name) co
   return std::make_unique<HiddenStates>(samples_, tokens_, job_.config.hidden_size, spill);
 }
 
+void CalibratedBlocks::copy(std::span<const float> from, std::span<float> to) {
+  constexpr size_t kShare = 1 << 16;
+  const auto shares = static_cast<int64_t>((from.size() + kShare - 1) / kShare);
+  job_.pool.parallel_for(shares, [&](int64_t share, int) {
+    const size_t first = static_cast<size_t>(share) * kShare;
+    const auto part = from.subspan(first, std::min(kShare, from.size() - first));
+    std::copy(part.begin(), part.end(), to.begin() + static_cast<int64_t>(first));
+  });
+}
+
 void CalibratedBlocks::run(BlockWeights weights, const HiddenStates& from, HiddenStates& to) {
   DecoderBlock block(std::move(weights), rope_, job_.pool);
   BlockTrace trace;
   std::vector<float> output(static_cast<size_t>(tokens_ * job_.config.hidden_size));
   for (int64_t s = 0; s < samples_; ++s) {
     block.forward({1, tokens_}, from.sample(s), trace, output);
-    std::copy(output.begin(), output.end(), to.sample(s).begin());
+    copy(output, to.sample(s));
   }
+}
+
+BlockSchemes CalibratedBlocks::schemes_of(const PlanUnit& unit, const BlockWeights& block) const {
+  BlockSchemes schemes;
+  for (size_t i = 0; i < kBlockLinears; ++i) {
+    for (const PlanItem& item : unit.items) {
+      if (item.name == block.linears[i].name) schemes[i] = output_.scheme(item);
+    }
+  }
+  return schemes;
 }
 
 Part CalibratedBlocks::write(const PlanUnit& unit, int64_t index, const Report& report) {
   BlockWeights block = load_block_weights(job_.checkpoint, job_.config, index);
-  if (target_) {
+  if (needs_.target) {
     run(block, original_ ? *original_ : *target_, *target_);
-    target_index_ = index;
   }
+  if (target_) target_index_ = index;  // from here on, or from when the method is done
   BlockJob job{.index = index,
                .block = block,
-               .schemes = {},
+               .schemes = schemes_of(unit, block),
                .rope = rope_,
                .quantized_input = quantized_.get(),
                .original_input = original_.get(),
-               .target = target_.get(),
+               .target = needs_.target ? target_.get() : nullptr,
+               .output = needs_.output ? target_.get() : nullptr,
                .pool = job_.pool,
                .seed = job_.options.method_options.seed * 1'000'003 + static_cast<uint64_t>(index),
                .progress = report,
@@ -87,14 +166,38 @@ Part CalibratedBlocks::write(const PlanUnit& unit, int64_t index, const Report& 
                  // Once for the run, not once for each block.
                  if (notices_.empty()) notices_.push_back(message);
                }};
-  for (int i = 0; i < kBlockLinears; ++i) {
-    for (const PlanItem& item : unit.items) {
-      if (item.name == block.linears[i].name) job.schemes[i] = output_.scheme(item);
-    }
-  }
+  BlockRoundings roundings;
+  if (refines_) job.roundings = &roundings;
   const BlockResult result = quantizer_->quantize(job);
   PartWriter part(work_.part_path(unit.name), unit.name);
   write_block(unit, block, result, part);
+  for (size_t i = 0; i < kBlockLinears; ++i) write_state(block.linears[i].name, roundings[i], part);
+  return part.finish();
+}
+
+void CalibratedBlocks::refine(const std::vector<PlanUnit>& drafts, const Report& report) {
+  quantized_.reset();
+  refinement_ = std::make_unique<Refinement>(
+      RefinementJob{job_.checkpoint, job_.config, data_, *target_, rope_, job_.pool,
+                    job_.options.method_options.seed, report});
+  for (size_t index = 0; index < drafts.size(); ++index) {
+    const PlanUnit& draft = drafts[index];
+    const auto written = output_.open_part({*work_.find(draft.name), work_.part_path(draft.name)});
+    BlockWeights block = load_block_weights(job_.checkpoint, job_.config, index);
+    const BlockSchemes schemes = schemes_of(draft, block);
+    BlockRoundings roundings;
+    for (size_t i = 0; i < kBlockLinears; ++i) {
+      if (schemes[i].dense()) continue;
+      roundings[i] = read_state(*written, block.linears[i], schemes[i]);
+    }
+    refinement_->add_block(std::move(block), schemes, std::move(roundings));
+  }
+  refinement_->run(job_.options.method_options.refine);
+}
+
+Part CalibratedBlocks::write_refined(const PlanUnit& unit, int64_t index) {
+  PartWriter part(work_.part_path(unit.name), unit.name);
+  write_block(unit, refinement_->original(index), refinement_->result(index), part);
   return part.finish();
 }
 
@@ -125,11 +228,11 @@ void CalibratedBlocks::write_block(const PlanUnit& unit, const BlockWeights& blo
 }
 
 void CalibratedBlocks::advance(const PlanUnit& unit, int64_t index) {
-  if (original_ || (target_ && target_index_ != index)) {
+  if (original_ || (needs_.target && target_index_ != index)) {
     HiddenStates& states = original_ ? *original_ : *target_;
     if (original_ && target_index_ == index) {
       for (int64_t s = 0; s < samples_; ++s) {
-        std::copy(target_->sample(s).begin(), target_->sample(s).end(), states.sample(s).begin());
+        copy(target_->sample(s), states.sample(s));
       }
     } else {
       run(load_block_weights(job_.checkpoint, job_.config, index), states, states);

@@ -1,24 +1,16 @@
 #include "lowbit/quantize/decoder_block.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "lowbit/base/check.h"
 #include "lowbit/model/model.h"
 #include "lowbit/quantize/decoder_block_scratch.h"
-#include "lowbit/quantize/vector_math.h"
+#include "lowbit/quantize/rms_norm.h"
+#include "lowbit/runtime/cpu/fit_kernels.h"
 
 namespace lowbit {
 
 namespace {
-
-// out = x / rms(x) * weight, for rows of weight.size()
-void rms_norm(const float* x, const std::vector<float>& weight, float eps, float* out) {
-  const auto size = static_cast<int64_t>(weight.size());
-  const float squares = sum_of(size, [&](int64_t i) { return x[i] * x[i]; });
-  const float scale = 1.f / std::sqrt(squares / static_cast<float>(size) + eps);
-  for (int64_t i = 0; i < size; ++i) out[i] = x[i] * scale * weight[i];
-}
 
 // Rotates the pairs (i, i + half) of one head.
 void rotate(float* head, const float* cos, const float* sin, int64_t half) {
@@ -92,6 +84,14 @@ void DecoderBlock::for_tokens(int64_t tokens,
   });
 }
 
+void DecoderBlock::copy(std::span<const float> from, std::span<float> to) {
+  const int64_t hidden = weights_.hidden;
+  for_tokens(static_cast<int64_t>(from.size()) / hidden, [&](int64_t first, int64_t last) {
+    std::copy(from.begin() + first * hidden, from.begin() + last * hidden,
+              to.begin() + first * hidden);
+  });
+}
+
 // y = x W^T + bias, or added to y.
 void DecoderBlock::linear(int index, const std::vector<float>& x, int64_t tokens, float* y,
                           bool add) {
@@ -157,7 +157,7 @@ void DecoderBlock::attention(SequenceBatch batch, std::span<const float> x, Bloc
   scratch_->attention.forward({shape, trace.batch.sequences, trace.batch.length},
                               trace.outputs[kQ].data(), trace.outputs[kK].data(),
                               trace.outputs[kV].data(), trace.inputs[kOutputInput].data());
-  std::copy(x.begin(), x.end(), trace.residual.begin());
+  copy(x, trace.residual);
   linear(kO, trace.inputs[kOutputInput], tokens, trace.residual.data(), true);
 }
 
@@ -181,8 +181,15 @@ void DecoderBlock::forward(SequenceBatch batch, std::span<const float> x, BlockT
 }
 
 void DecoderBlock::mlp(BlockTrace& trace, std::span<float> y) {
-  const int64_t tokens = trace.batch.tokens();
   check(trace.batch, trace.residual.size(), y.size());
+  activate(trace);
+  copy(trace.residual, y);
+  linear(kDown, trace.inputs[kDownInput], trace.batch.tokens(), y.data(), true);
+}
+
+void DecoderBlock::activate(BlockTrace& trace) {
+  const int64_t tokens = trace.batch.tokens();
+  check(trace.batch, trace.residual.size(), trace.residual.size());
   resize(trace);
   const int64_t hidden = weights_.hidden, wide = weights_.intermediate;
   std::vector<float>& input = trace.inputs[kMlpInput];
@@ -198,12 +205,9 @@ void DecoderBlock::mlp(BlockTrace& trace, std::span<float> y) {
   const float* up = trace.outputs[kUp].data();
   float* activated = trace.inputs[kDownInput].data();
   for_tokens(tokens, [&](int64_t first, int64_t last) {
-    for (int64_t i = first * wide; i < last * wide; ++i) {
-      activated[i] = gate[i] * sigmoid(gate[i]) * up[i];
-    }
+    const int64_t at = first * wide;
+    cpu::fit_kernels().swiglu(gate + at, up + at, activated + at, (last - first) * wide);
   });
-  std::copy(trace.residual.begin(), trace.residual.end(), y.begin());
-  linear(kDown, trace.inputs[kDownInput], tokens, y.data(), true);
 }
 
 }  // namespace lowbit

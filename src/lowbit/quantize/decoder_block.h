@@ -67,6 +67,8 @@ class DecoderBlock {
   // goes on from a trace whose batch and residual may come from anywhere.
   void attention(SequenceBatch batch, std::span<const float> x, BlockTrace& trace);
   void mlp(BlockTrace& trace, std::span<float> y);
+  // mlp() without its last product: fills the trace up to down's input.
+  void activate(BlockTrace& trace);
   // dL/dw of every linear from dL/dy, for the pass that filled `trace` with the same weights and
   // x. dx: dL/dx, or empty if not wanted. Gradients are added to `gradients`, which holds zeros or
   // earlier sums (empty vectors are made).
@@ -78,6 +80,7 @@ class DecoderBlock {
   void check(SequenceBatch batch, size_t x, size_t y) const;
   void resize(BlockTrace& trace) const;
   void for_tokens(int64_t tokens, const std::function<void(int64_t first, int64_t last)>& body);
+  void copy(std::span<const float> from, std::span<float> to);
   void linear(int index, const std::vector<float>& x, int64_t tokens, float* y, bool add);
   void finish_heads(const BlockTrace& trace, int64_t heads, const std::vector<float>& norm,
                     const std::vector<float>& raw, std::vector<float>& out);

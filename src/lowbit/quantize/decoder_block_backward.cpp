@@ -1,30 +1,15 @@
 // The chain rule, from the block's output back to its input.
 #include <algorithm>
-#include <cmath>
 
 #include "lowbit/base/check.h"
 #include "lowbit/quantize/decoder_block.h"
 #include "lowbit/quantize/decoder_block_scratch.h"
-#include "lowbit/quantize/vector_math.h"
+#include "lowbit/quantize/rms_norm.h"
+#include "lowbit/runtime/cpu/fit_kernels.h"
 
 namespace lowbit {
 
 namespace {
-
-// dx = dL/dx of out = x / rms(x) * weight, given dout; added to dx if `add`. dx may be dout.
-void rms_norm_backward(const float* x, const std::vector<float>& weight, float eps,
-                       const float* dout, float* dx, bool add) {
-  const auto size = static_cast<int64_t>(weight.size());
-  const float count = static_cast<float>(size);
-  const float squares = sum_of(size, [&](int64_t i) { return x[i] * x[i]; });
-  const float dot = sum_of(size, [&](int64_t i) { return dout[i] * weight[i] * x[i]; });
-  const float scale = 1.f / std::sqrt(squares / count + eps);
-  const float shrink = scale * scale * scale * dot / count;
-  for (int64_t i = 0; i < size; ++i) {
-    const float value = dout[i] * weight[i] * scale - x[i] * shrink;
-    dx[i] = add ? dx[i] + value : value;
-  }
-}
 
 // Turns the pairs (i, i + half) back: a rotation's transpose.
 void rotate_back(float* head, const float* cos, const float* sin, int64_t half) {
@@ -70,18 +55,16 @@ void DecoderBlock::mlp_backward(const BlockTrace& trace, std::span<const float> 
   const float* gate = trace.outputs[kGate].data();
   const float* up = trace.outputs[kUp].data();
   for_tokens(tokens, [&](int64_t first, int64_t last) {
-    for (int64_t i = first * wide; i < last * wide; ++i) {
-      const float s = sigmoid(gate[i]), silu = gate[i] * s;
-      dup[i] = activated[i] * silu;
-      dgate[i] = activated[i] * up[i] * (s + silu * (1.f - s));
-    }
+    const int64_t at = first * wide;
+    cpu::fit_kernels().swiglu_backward(gate + at, up + at, activated + at, dgate + at, dup + at,
+                                       (last - first) * wide);
   });
   float* normed = sized(scratch_->normed, tokens * hidden);
   linear_backward(kGate, trace, dgate, gradients, normed, false);
   linear_backward(kUp, trace, dup, gradients, normed, true);
 
   float* residual = sized(scratch_->residual, tokens * hidden);
-  std::copy(dy.begin(), dy.end(), residual);
+  copy(dy, {residual, dy.size()});
   for_tokens(tokens, [&](int64_t first, int64_t last) {
     for (int64_t at = first * hidden; at < last * hidden; at += hidden) {
       rms_norm_backward(trace.residual.data() + at, weights_.post_attention_norm, weights_.eps,
@@ -133,7 +116,7 @@ void DecoderBlock::backward(std::span<const float> x, const BlockTrace& trace,
   linear_backward(kK, trace, k, gradients, normed, true);
   linear_backward(kV, trace, v, gradients, normed, true);
   if (dx.empty()) return;
-  std::copy(s.residual.begin(), s.residual.end(), dx.begin());
+  copy({s.residual.data(), dx.size()}, dx);
   for_tokens(tokens, [&](int64_t first, int64_t last) {
     for (int64_t at = first * hidden; at < last * hidden; at += hidden) {
       rms_norm_backward(x.data() + at, weights_.input_norm, weights_.eps, normed + at,

@@ -29,6 +29,13 @@ void check_job(const LinearJob& job, const QuantScheme& scheme) {
                scheme.group_size, " do not divide ", job.cols, " columns");
 }
 
+// The published program's symmetric scale is 2 max|w| / (2^b - 1): the largest weight lies half a
+// step beyond the last code, and every step is smaller for it.
+float symmetric_range(const QuantScheme& scheme) {
+  const auto half = static_cast<float>(1 << (scheme.bits - 1));
+  return scheme.zero == Zero::kNone ? (half - 1.f) / (half - 0.5f) : 1.f;
+}
+
 // Some rows of a weight while they are rounded. Steps are columns in the factor's order.
 class RowRounder {
  public:
@@ -38,10 +45,11 @@ class RowRounder {
         scheme_(scheme),
         factor_(factor),
         block_(options.block_size),
+        range_(symmetric_range(scheme)),
         out_(out),
         codes_(const_cast<uint8_t*>(out.codes.data)),
-        reordered_(options.act_order),
-        static_groups_(options.act_order && options.static_groups),
+        kept_order_(options.act_order == ActOrder::kKept),
+        static_groups_(options.act_order == ActOrder::kStatic),
         weights_(static_cast<size_t>(job.cols * kRows)),
         errors_(static_cast<size_t>(block_ * kRows)),
         grids_(static_cast<size_t>(kRows * (static_groups_ ? out.groups() : 1))) {}
@@ -88,7 +96,7 @@ class RowRounder {
 
   void set_grid(int64_t r, int64_t group, std::span<const float> values, Grid& grid) {
     const int64_t row = first_ + r;
-    grid = group_grid(values, scheme_.bits, scheme_.zero, {job_.name, row});
+    grid = group_grid(values, scheme_.bits, scheme_.zero, {job_.name, row}, range_);
     out_.scales[row * out_.groups() + group] = grid.scale;
     if (scheme_.zero == Zero::kInt) {
       out_.zeros[row * out_.groups() + group] = static_cast<uint8_t>(grid.zero);
@@ -118,7 +126,7 @@ class RowRounder {
     const int64_t column = factor_.order[step];
     const int64_t group = static_groups_ ? column / scheme_.group_size : 0;
     // Codes of static groups lie in the order of the inputs.
-    const int64_t place = reordered_ && !static_groups_ ? step : column;
+    const int64_t place = kept_order_ ? step : column;
     const float largest = static_cast<float>((1 << scheme_.bits) - 1);
     const float inverse = 1.f / factor_.factor[step * job_.cols + step];
     float* errors = errors_.data() + (step - begin) * kRows;
@@ -151,9 +159,10 @@ class RowRounder {
   const QuantScheme& scheme_;
   const GptqFactor& factor_;
   int64_t block_;
+  float range_;  // that grids cover, over the largest weight
   QTensor& out_;
   uint8_t* codes_;
-  bool reordered_;
+  bool kept_order_;
   bool static_groups_;
   int64_t first_ = 0, count_ = 0;
   std::vector<float> weights_;  // [step][kRows]
@@ -177,7 +186,7 @@ GptqFactor gptq_factor(const std::string& name, std::span<const double> hessian,
     if (result.dead[k]) diagonal[k] = 1;
   }
   std::iota(result.order.begin(), result.order.end(), 0);
-  if (options.act_order) {
+  if (options.act_order != ActOrder::kNone) {
     std::stable_sort(result.order.begin(), result.order.end(),
                      [&](int32_t a, int32_t b) { return diagonal[a] > diagonal[b]; });
   }
@@ -213,12 +222,14 @@ QTensor gptq_round(const LinearJob& job, const QuantScheme& scheme, const GptqFa
       Bytes::own(std::vector<uint8_t>(static_cast<size_t>(job.rows * weight.row_bytes())));
   weight.scales.resize(static_cast<size_t>(job.rows * weight.groups()));
   if (scheme.zero == Zero::kInt) weight.zeros.resize(weight.scales.size());
-  if (options.act_order && !options.static_groups && weight.groups() > 1) {
+  if (options.act_order == ActOrder::kKept && weight.groups() > 1) {
     weight.input_order = factor.order;
   }
   GptqOptions chosen = options;
   // One group has no neighbours: codes need no order of their own.
-  if (weight.groups() == 1) chosen.static_groups = true;
+  if (weight.groups() == 1 && chosen.act_order == ActOrder::kKept) {
+    chosen.act_order = ActOrder::kStatic;
+  }
   const auto round_rows = [&](int64_t index, int) {
     RowRounder(job, scheme, factor, chosen, weight).round(index * kRows);
   };

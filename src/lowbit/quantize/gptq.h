@@ -2,10 +2,12 @@
 // moves each rounding error into the columns still to come, by the inverse Hessian of the layer's
 // inputs.
 //
+// A symmetric group has the scale 2 max|w| / (2^bits - 1), as in the published program: smaller
+// steps than rtn, and no weight further than half a step from a code.
+//
 // Groups take their grid when their first column is reached, from the weights as they are then.
-// With act_order columns are taken in descending order of the Hessian's diagonal: either groups
-// are of neighbours in that order (kept as input_order), or, with static_groups, of neighbours in
-// the weight, with grids of the original weights.
+// Unless ActOrder::kNone, columns are taken in descending order of the Hessian's diagonal; static
+// groups have grids of the original weights.
 #pragma once
 
 #include <span>

@@ -16,7 +16,10 @@ struct Hessian {
   std::vector<double> values;  // [cols][cols], the lower half only
 
   // x: [tokens][cols], one sample.
-  void add(const float* x, int64_t tokens, cpu::Gemm& gemm);
+  void add(const float* x, int64_t tokens, cpu::Gemm& gemm, ThreadPool& pool);
+
+ private:
+  std::vector<float> products_;  // of one sample
 };
 
 // Of the groups that have something to quantize (the others stay empty), for the block on its

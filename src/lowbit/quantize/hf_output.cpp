@@ -30,7 +30,7 @@ class HfOutput final : public Output {
     reorders_ = method.reorders != nullptr && method.reorders(job.options.method_options) &&
                 request_.group_size > 0;
     LOWBIT_CHECK(!reorders_ || format_.describe_order != nullptr, "--format ", format_.name,
-                 " cannot hold columns in another order; use --format gptq, or --static-groups");
+                 " cannot hold columns in another order; use --format gptq, or --act-order static");
     LOWBIT_CHECK(format_.write != nullptr, "lowbit reads --format ", format_.name,
                  " but does not write it");
   }

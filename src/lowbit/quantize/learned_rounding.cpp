@@ -5,8 +5,8 @@
 #include <limits>
 
 #include "lowbit/base/check.h"
+#include "lowbit/base/vector_math.h"
 #include "lowbit/quantize/quantizer.h"
-#include "lowbit/quantize/vector_math.h"
 #include "lowbit/tensor/dtype.h"
 #include "lowbit/tensor/packing.h"
 
@@ -17,6 +17,8 @@ namespace {
 constexpr float kLeastStretch = 0.2f, kMostStretch = 2.f;
 constexpr float kLargestScale = 65504.f / kMostStretch;
 constexpr float kSmallestScale = 0x1p-24f;  // of fp16
+// Adam's memory of slopes and of their squares, and what keeps it from dividing by 0.
+constexpr float kMeanKept = 0.9f, kSquareKept = 0.98f, kSmallSlope = 1e-10f;
 
 float round_to_even(float x) {
   const float shifted = x + 12582912.f;
@@ -78,14 +80,33 @@ LearnedRounding::LearnedRounding(const BlockWeights::Linear& linear, const Quant
   check();
   LOWBIT_CHECK(importance.size() == static_cast<size_t>(linear.cols), linear.name,
                ": importance of ", importance.size(), " columns, not ", linear.cols);
-  offsets_.resize(linear.weight.size());
-  first_.resize(static_cast<size_t>(linear.rows * groups_));
-  stretch_.assign(first_.size(), 1.f);
+  state_.offsets.resize(linear.weight.size());
+  state_.first.resize(static_cast<size_t>(linear.rows * groups_));
+  state_.stretch.assign(state_.first.size(), 1.f);
   if (!symmetric_) {
-    second_.resize(first_.size());
-    shrink_high_.assign(first_.size(), 1.f);
+    state_.second.resize(state_.first.size());
+    state_.shrink_high.assign(state_.first.size(), 1.f);
   }
   pool.parallel_for(linear.rows, [&](int64_t row, int) { start_row(row, importance); });
+}
+
+LearnedRounding::LearnedRounding(const BlockWeights::Linear& linear, const QuantScheme& scheme,
+                                 RoundingState state, ThreadPool& pool)
+    : linear_(linear),
+      scheme_(scheme),
+      pool_(pool),
+      symmetric_(scheme.zero == Zero::kNone),
+      size_(scheme.group_size),
+      groups_(scheme.group_size > 0 ? linear.cols / scheme.group_size : 0),
+      state_(std::move(state)) {
+  check();
+  const auto ranges = static_cast<size_t>(linear.rows * groups_);
+  const size_t seconds = symmetric_ ? 0 : ranges;
+  LOWBIT_CHECK_KIND(state_.offsets.size() == linear.weight.size() &&
+                        state_.first.size() == ranges && state_.stretch.size() == ranges &&
+                        state_.second.size() == seconds && state_.shrink_high.size() == seconds,
+                    ErrorKind::kCorruptFile, linear.name,
+                    ": what was learned of it has another shape");
 }
 
 void LearnedRounding::check() const {
@@ -105,12 +126,12 @@ void LearnedRounding::start_row(int64_t row, std::span<const float> importance) 
     const int64_t at = group_at(row, g);
     float range = 0;
     if (symmetric_) {
-      first_[at] = best_scale(w, importance.data() + g * size_, size_, scheme_.bits);
-      range = std::fabs(first_[at]);
+      state_.first[at] = best_scale(w, importance.data() + g * size_, size_, scheme_.bits);
+      range = std::fabs(state_.first[at]);
     } else {
-      first_[at] = std::min(0.f, *std::min_element(w, w + size_));
-      second_[at] = std::max(0.f, *std::max_element(w, w + size_));
-      range = (second_[at] - first_[at]) / static_cast<float>((1 << scheme_.bits) - 1);
+      state_.first[at] = std::min(0.f, *std::min_element(w, w + size_));
+      state_.second[at] = std::max(0.f, *std::max_element(w, w + size_));
+      range = (state_.second[at] - state_.first[at]) / static_cast<float>((1 << scheme_.bits) - 1);
       shrink_range(w, importance.data() + g * size_, at);
     }
     LOWBIT_CHECK(range <= kLargestScale, linear_.name, ": row ", row, " needs a scale of ", range,
@@ -124,7 +145,7 @@ void LearnedRounding::shrink_range(const float* w, const float* importance, int6
   float best = 1.f, least = std::numeric_limits<float>::infinity();
   for (int i = 0; i <= kSteps; ++i) {
     const float factor = 1.f - 0.5f * static_cast<float>(i) / kSteps;
-    stretch_[group] = shrink_high_[group] = factor;
+    state_.stretch[group] = state_.shrink_high[group] = factor;
     const Grid g = grid(group);
     const float error = error_of(w, importance, size_, g.scale, g.low, g.high);
     if (error < least) {
@@ -132,17 +153,18 @@ void LearnedRounding::shrink_range(const float* w, const float* importance, int6
       best = factor;
     }
   }
-  stretch_[group] = shrink_high_[group] = best;
+  state_.stretch[group] = state_.shrink_high[group] = best;
 }
 
 LearnedRounding::Grid LearnedRounding::grid(int64_t group) const {
   const float levels = static_cast<float>((1 << scheme_.bits) - 1);
   if (symmetric_) {
-    const float scale = stored_scale(first_[group] * stretch_[group]);
+    const float scale = stored_scale(state_.first[group] * state_.stretch[group]);
     const float half = static_cast<float>(1 << (scheme_.bits - 1));
     return {scale, 1.f / scale, -half, half - 1};
   }
-  const float low = first_[group] * stretch_[group], high = second_[group] * shrink_high_[group];
+  const float low = state_.first[group] * state_.stretch[group],
+              high = state_.second[group] * state_.shrink_high[group];
   const float scale = high > low ? stored_scale((high - low) / levels) : 1.f;
   const float zero = clamped(round_to_even(-low / scale), 0.f, levels);
   return {scale, 1.f / scale, -zero, levels - zero};
@@ -162,7 +184,7 @@ void LearnedRounding::dequantize(std::vector<float>& weight) const {
   for_groups([&](int64_t, int64_t group, int64_t first) {
     const Grid g = grid(group);
     const float* w = linear_.weight.data() + first;
-    const float* offset = offsets_.data() + first;
+    const float* offset = state_.offsets.data() + first;
     float* out = weight.data() + first;
     for (int64_t k = 0; k < size_; ++k) {
       out[k] = g.scale * clamped(round_to_even(w[k] * g.inverse + offset[k]), g.low, g.high);
@@ -171,8 +193,8 @@ void LearnedRounding::dequantize(std::vector<float>& weight) const {
 }
 
 void LearnedRounding::descend(const std::vector<float>& gradient, float rate) {
-  LOWBIT_CHECK(gradient.size() == offsets_.size(), linear_.name, ": ", gradient.size(),
-               " gradients for ", offsets_.size(), " weights");
+  LOWBIT_CHECK(gradient.size() == state_.offsets.size(), linear_.name, ": ", gradient.size(),
+               " gradients for ", state_.offsets.size(), " weights");
   for_groups([&](int64_t, int64_t group, int64_t first) {
     descend_group(group, gradient.data() + first, rate);
   });
@@ -180,33 +202,42 @@ void LearnedRounding::descend(const std::vector<float>& gradient, float rate) {
 
 // w' = scale * r. Inside of its range r follows w / scale + offset, outside it is a limit, which in
 // the asymmetric case moves with the zero point.
-void LearnedRounding::descend_group(int64_t group, const float* gradient, float rate) {
-  const Grid g = grid(group);
-  const int64_t first = group * size_;
-  const float* w = linear_.weight.data() + first;
-  float* offset = offsets_.data() + first;
+LearnedRounding::RangeSlopes LearnedRounding::range_slopes(int64_t group, const Grid& g,
+                                                           const float* gradient) const {
+  const float* w = linear_.weight.data() + group * size_;
+  const float* offset = state_.offsets.data() + group * size_;
   const float by_scale = sum_of(size_, [&](int64_t k) {
     const float scaled = w[k] * g.inverse, rounded = round_to_even(scaled + offset[k]);
     const float r = clamped(rounded, g.low, g.high);
     return gradient[k] * (r - (rounded == r ? scaled : 0.f));
   });
-  const auto step = [rate](float slope) { return slope > 0 ? rate : slope < 0 ? -rate : 0.f; };
+  if (symmetric_) return {by_scale * state_.first[group], 0};
+  const float by_zero = -g.scale * sum_of(size_, [&](int64_t k) {
+    const float rounded = round_to_even(w[k] * g.inverse + offset[k]);
+    return rounded == clamped(rounded, g.low, g.high) ? 0.f : gradient[k];
+  });
+  const float levels = static_cast<float>((1 << scheme_.bits) - 1);
+  const float low = state_.first[group] * state_.stretch[group];
+  const float by_range = (by_scale + by_zero * low * g.inverse * g.inverse) / levels;
+  return {(-by_range - by_zero * g.inverse) * state_.first[group], by_range * state_.second[group]};
+}
+
+void LearnedRounding::move_range(int64_t group, float stretch, float shrink_high) {
   if (symmetric_) {
-    const float moved = stretch_[group] - step(by_scale * first_[group]);
-    stretch_[group] = clamped(moved, kLeastStretch, kMostStretch);
+    state_.stretch[group] = clamped(state_.stretch[group] - stretch, kLeastStretch, kMostStretch);
   } else {
-    const float by_zero = -g.scale * sum_of(size_, [&](int64_t k) {
-      const float rounded = round_to_even(w[k] * g.inverse + offset[k]);
-      return rounded == clamped(rounded, g.low, g.high) ? 0.f : gradient[k];
-    });
-    const float levels = static_cast<float>((1 << scheme_.bits) - 1);
-    const float low = first_[group] * stretch_[group];
-    const float by_range = (by_scale + by_zero * low * g.inverse * g.inverse) / levels;
-    const float by_low = (-by_range - by_zero * g.inverse) * first_[group];
-    const float by_high = by_range * second_[group];
-    stretch_[group] = clamped(stretch_[group] - step(by_low), 0.f, 1.f);
-    shrink_high_[group] = clamped(shrink_high_[group] - step(by_high), 0.f, 1.f);
+    state_.stretch[group] = clamped(state_.stretch[group] - stretch, 0.f, 1.f);
+    state_.shrink_high[group] = clamped(state_.shrink_high[group] - shrink_high, 0.f, 1.f);
   }
+}
+
+void LearnedRounding::descend_group(int64_t group, const float* gradient, float rate) {
+  const Grid g = grid(group);
+  const auto step = [rate](float slope) { return slope > 0 ? rate : slope < 0 ? -rate : 0.f; };
+  const RangeSlopes slopes = range_slopes(group, g, gradient);
+  move_range(group, step(slopes.stretch), step(slopes.shrink_high));
+  const float* w = linear_.weight.data() + group * size_;
+  float* offset = state_.offsets.data() + group * size_;
   const float up = g.scale > 0 ? rate : -rate;
   for (int64_t k = 0; k < size_; ++k) {
     const float rounded = round_to_even(w[k] * g.inverse + offset[k]);
@@ -215,13 +246,53 @@ void LearnedRounding::descend_group(int64_t group, const float* gradient, float 
   }
 }
 
+void LearnedRounding::adam(const std::vector<float>& gradient, const AdamStep& step) {
+  LOWBIT_CHECK(gradient.size() == state_.offsets.size(), linear_.name, ": ", gradient.size(),
+               " gradients for ", state_.offsets.size(), " weights");
+  const auto begin = [](Moments& moments, size_t size) {
+    moments.mean.resize(size);
+    moments.square.resize(size);
+  };
+  begin(offset_moments_, state_.offsets.size());
+  begin(stretch_moments_, state_.stretch.size());
+  begin(shrink_moments_, state_.shrink_high.size());
+  for_groups([&](int64_t, int64_t group, int64_t first) {
+    adam_group(group, gradient.data() + first, step);
+  });
+}
+
+void LearnedRounding::adam_group(int64_t group, const float* gradient, const AdamStep& step) {
+  const float whole_mean = 1.f - std::pow(kMeanKept, static_cast<float>(step.number));
+  const float whole_square = 1.f - std::pow(kSquareKept, static_cast<float>(step.number));
+  const auto moved = [&](Moments& moments, int64_t at, float slope) {
+    float& mean = moments.mean[at];
+    float& square = moments.square[at];
+    mean = kMeanKept * mean + (1.f - kMeanKept) * slope;
+    square = kSquareKept * square + (1.f - kSquareKept) * slope * slope;
+    return mean / whole_mean / (std::sqrt(square / whole_square) + kSmallSlope);
+  };
+  const Grid g = grid(group);
+  const RangeSlopes slopes = range_slopes(group, g, gradient);
+  const float* w = linear_.weight.data() + group * size_;
+  float* offset = state_.offsets.data() + group * size_;
+  for (int64_t k = 0; k < size_; ++k) {
+    const float rounded = round_to_even(w[k] * g.inverse + offset[k]);
+    const bool inside = rounded == clamped(rounded, g.low, g.high);
+    offset[k] -=
+        step.rate * moved(offset_moments_, group * size_ + k, inside ? gradient[k] * g.scale : 0.f);
+  }
+  const float stretch = moved(stretch_moments_, group, slopes.stretch);
+  const float high = symmetric_ ? 0.f : moved(shrink_moments_, group, slopes.shrink_high);
+  move_range(group, step.range_rate * stretch, step.range_rate * high);
+}
+
 QTensor LearnedRounding::encode() const {
   QTensor weight;
   weight.scheme = scheme_;
   weight.rows = linear_.rows;
   weight.cols = linear_.cols;
-  weight.scales.resize(first_.size());
-  if (!symmetric_) weight.zeros.resize(first_.size());
+  weight.scales.resize(state_.first.size());
+  if (!symmetric_) weight.zeros.resize(state_.first.size());
   std::vector<uint8_t> codes(static_cast<size_t>(weight.rows * weight.row_bytes()));
   for_groups([&](int64_t row, int64_t group, int64_t first) {
     const Grid g = grid(group);
@@ -229,7 +300,7 @@ QTensor LearnedRounding::encode() const {
     if (!symmetric_) weight.zeros[group] = static_cast<uint8_t>(-g.low);
     uint8_t* row_codes = codes.data() + row * weight.row_bytes();
     for (int64_t k = 0; k < size_; ++k) {
-      const float scaled = linear_.weight[first + k] * g.inverse + offsets_[first + k];
+      const float scaled = linear_.weight[first + k] * g.inverse + state_.offsets[first + k];
       const float code = clamped(round_to_even(scaled), g.low, g.high) - g.low;
       pack(row_codes, first - row * linear_.cols + k, scheme_.bits, static_cast<uint32_t>(code));
     }

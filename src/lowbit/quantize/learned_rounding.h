@@ -22,6 +22,20 @@
 
 namespace lowbit {
 
+// The parameters, as they are kept between two passes of learning. All flat.
+struct RoundingState {
+  std::vector<float> offsets;              // [rows][cols]
+  std::vector<float> first, stretch;       // [rows][groups]
+  std::vector<float> second, shrink_high;  // the same; empty if symmetric
+};
+
+// One step of Adam (Kingma and Ba 2014, arXiv:1412.6980).
+struct AdamStep {
+  int64_t number = 1;  // from 1 on
+  float rate = 0;      // of offsets
+  float range_rate = 0;
+};
+
 class LearnedRounding {
  public:
   // Ranges start where the squared error is least, columns weighted by `importance` ([cols], such
@@ -32,10 +46,17 @@ class LearnedRounding {
   LearnedRounding(const BlockWeights::Linear& linear, const QuantScheme& scheme,
                   std::span<const float> importance, ThreadPool& pool);
 
+  // Goes on from a state; throws kCorruptFile if it is of another shape.
+  LearnedRounding(const BlockWeights::Linear& linear, const QuantScheme& scheme,
+                  RoundingState state, ThreadPool& pool);
+  const RoundingState& state() const { return state_; }
+
   // w' for the parameters as they are. weight: [rows][cols]
   void dequantize(std::vector<float>& weight) const;
   // Moves every parameter by `rate` against the sign of its gradient, given dL/dw'.
   void descend(const std::vector<float>& gradient, float rate);
+  // Moves them by a step of Adam instead, whose moments begin with the first call.
+  void adam(const std::vector<float>& gradient, const AdamStep& step);
   QTensor encode() const;
 
  private:
@@ -43,12 +64,22 @@ class LearnedRounding {
     float scale, inverse;
     float low, high;  // of the rounded values; zero is -low
   };
+  // dL/d(parameter) of a group's range.
+  struct RangeSlopes {
+    float stretch = 0, shrink_high = 0;
+  };
+  struct Moments {
+    std::vector<float> mean, square;
+  };
   int64_t group_at(int64_t row, int64_t group) const { return row * groups_ + group; }
   void check() const;
   void start_row(int64_t row, std::span<const float> importance);
   void shrink_range(const float* w, const float* importance, int64_t group);
   Grid grid(int64_t group) const;
+  RangeSlopes range_slopes(int64_t group, const Grid& g, const float* gradient) const;
+  void move_range(int64_t group, float stretch, float shrink_high);
   void descend_group(int64_t group, const float* gradient, float rate);
+  void adam_group(int64_t group, const float* gradient, const AdamStep& step);
   template <typename Work>
   void for_groups(const Work& work) const;
 
@@ -56,12 +87,10 @@ class LearnedRounding {
   QuantScheme scheme_;
   ThreadPool& pool_;
   bool symmetric_;
-  int64_t size_, groups_;       // of one group; in one row
-  std::vector<float> offsets_;  // [rows][cols]
-  std::vector<float> first_;    // [rows][groups]: symmetric, the first scale; else min(w, 0)
-  std::vector<float> second_;   // asymmetric: max(w, 0)
-  std::vector<float> stretch_;  // [rows][groups]: stretch, or shrink_low
-  std::vector<float> shrink_high_;
+  int64_t size_, groups_;  // of one group; in one row
+  RoundingState state_;
+  // Of Adam; empty until its first step.
+  Moments offset_moments_, stretch_moments_, shrink_moments_;
 };
 
 }  // namespace lowbit

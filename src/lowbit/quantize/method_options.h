@@ -11,11 +11,17 @@
 
 namespace lowbit {
 
+// Which columns gptq rounds first.
+enum class ActOrder {
+  kNone,    // as they come
+  kStatic,  // by the Hessian's diagonal, the largest first; groups stay those of neighbours
+  kKept     // the same, with groups of neighbours in that order, which is kept as input_order
+};
+
 struct GptqOptions {
   double damp_percent = 0.01;  // of the Hessian's mean diagonal, added to its diagonal
-  bool act_order = false;      // columns in descending order of the Hessian's diagonal
-  bool static_groups = false;  // with act_order: groups stay those of neighbouring columns
-  int64_t block_size = 128;    // columns between two updates of all later ones
+  ActOrder act_order = ActOrder::kStatic;
+  int64_t block_size = 128;  // columns between two updates of all later ones
 };
 
 struct AwqOptions {
@@ -36,11 +42,19 @@ struct AutoRoundOptions {
   double learning_rate = 0;  // 0: 1 / iterations, at most 0.02
 };
 
+// The pass over the whole model, refine.h. 0: what suits the number of bits.
+struct RefineOptions {
+  int64_t steps = 0;
+  double rate = 0;        // of rounding offsets, at the first step
+  double range_rate = 0;  // of ranges
+};
+
 struct MethodOptions {
   GptqOptions gptq;
   AwqOptions awq;
   SmoothQuantOptions smoothquant;
   AutoRoundOptions autoround;
+  RefineOptions refine;
   uint64_t seed = 42;
 };
 

@@ -64,12 +64,11 @@ std::unique_ptr<BlockQuantizer> make_block(const MethodOptions& options) {
 
 Json describe_gptq(const MethodOptions& options) {
   return {{"damp_percent", options.gptq.damp_percent},
-          {"act_order", options.gptq.act_order},
-          {"static_groups", options.gptq.static_groups},
+          {"act_order", static_cast<int>(options.gptq.act_order)},
           {"block_size", options.gptq.block_size}};
 }
 bool gptq_reorders(const MethodOptions& options) {
-  return options.gptq.act_order && !options.gptq.static_groups;
+  return options.gptq.act_order == ActOrder::kKept;
 }
 
 Json describe_awq(const MethodOptions& options) {
@@ -98,40 +97,58 @@ Json describe_autoround(const MethodOptions& options) {
           {"learning_rate", options.autoround.learning_rate}};
 }
 
+Json describe_best(const MethodOptions& options) {
+  Json result = describe_autoround(options);
+  result["refine_steps"] = options.refine.steps;
+  result["refine_rate"] = options.refine.rate;
+  result["refine_range_rate"] = options.refine.range_rate;
+  return result;
+}
+
 constexpr ScaleForm kPlain = ScaleForm::kFloat, kNested = ScaleForm::kNested;
 
 constexpr QuantizeMethod kMethods[] = {
-    {"rtn", "round to nearest: no data needed, seconds", make<Rtn>, integers},
-    {"rtn-search", "rtn with each group's scale searched for the least error", make_searching_rtn,
-     integers},
-    {"hqq", "half-quadratic: float zero points fitted to the weights, no data", make<Hqq>,
+    {"rtn", "gptq", "round to nearest: no data needed, seconds", make<Rtn>, integers},
+    {"rtn-search", "gptq", "rtn with each group's scale searched for the least error",
+     make_searching_rtn, integers},
+    {"hqq", "hqq", "half-quadratic: float zero points fitted to the weights, no data", make<Hqq>,
      float_zeros},
-    {"gptq", "moves rounding errors into weights yet to be rounded (needs --calibration)",
+    {"gptq", "gptq", "moves rounding errors into weights yet to be rounded (needs --calibration)",
      make<Rtn>, integers, make_block<Gptq, &MethodOptions::gptq>, describe_gptq, gptq_reorders},
-    {"awq", "scales up what large activations meet, clips ranges (needs --calibration)", make<Rtn>,
-     integers, make_block<Awq, &MethodOptions::awq>, describe_awq},
-    {"smoothquant",
+    {"awq", "awq", "scales up what large activations meet, clips ranges (needs --calibration)",
+     make<Rtn>, integers, make_block<Awq, &MethodOptions::awq>, describe_awq},
+    {"smoothquant", "compressed-tensors",
      "int8 with activations' size moved into weights (needs --calibration or --act-scales)",
      make<Rtn>, fixed<int8>, make_block<SmoothQuant, &MethodOptions::smoothquant>,
      describe_smoothquant},
-    {"autoround", "learns roundings and ranges by gradient descent (needs --calibration)",
-     make_searching_rtn, integers, make_block<AutoRound, &MethodOptions::autoround>,
-     describe_autoround},
-    {"nf4", "bitsandbytes' NormalFloat in blocks of 64", make<BlockCodes>,
+    {"autoround", "auto-round",
+     "learns roundings and ranges by gradient descent (needs --calibration)", make_searching_rtn,
+     integers, make_block<AutoRound, &MethodOptions::autoround>, describe_autoround},
+    {"best", "auto-round",
+     "autoround, then all blocks at once against the model's predictions (needs --calibration)",
+     make_searching_rtn, integers, make_block<AutoRound, &MethodOptions::autoround>, describe_best,
+     nullptr, true},
+    {"nf4", "bitsandbytes", "bitsandbytes' NormalFloat in blocks of 64", make<BlockCodes>,
      fixed<blocks_of_64<Code::kNf4, kPlain>>},
-    {"nf4-double", "nf4 with its scales in 8 bits", make<BlockCodes>,
+    {"nf4-double", "bitsandbytes", "nf4 with its scales in 8 bits", make<BlockCodes>,
      fixed<blocks_of_64<Code::kNf4, kNested>>},
-    {"fp4", "bitsandbytes' FP4 in blocks of 64", make<BlockCodes>,
+    {"fp4", "bitsandbytes", "bitsandbytes' FP4 in blocks of 64", make<BlockCodes>,
      fixed<blocks_of_64<Code::kFp4, kPlain>>},
-    {"fp4-double", "fp4 with its scales in 8 bits", make<BlockCodes>,
+    {"fp4-double", "bitsandbytes", "fp4 with its scales in 8 bits", make<BlockCodes>,
      fixed<blocks_of_64<Code::kFp4, kNested>>},
-    {"int8", "LLM.int8()'s weights: 8 bits, one scale a row", make<Int8Rows>, fixed<int8>},
-    {"fp8", "8-bit floats (E4M3), one scale a row", make<FloatCodes>, fixed<fp8<1, 0>>},
-    {"fp8-tensor", "8-bit floats, one scale a matrix", make<FloatCodes>, fixed<fp8<0, 0>>},
-    {"fp8-block", "8-bit floats, a scale for 128 x 128", make<FloatCodes>, fixed<fp8<128, 128>>},
-    {"mxfp8", "8-bit floats, a power of two for 32", make<FloatCodes>, fixed<mxfp8>},
-    {"mxfp4", "4-bit floats (E2M1), a power of two for 32", make<FloatCodes>, fixed<mxfp4>},
-    {"nvfp4", "4-bit floats, an 8-bit float scale for 16", make<FloatCodes>, fixed<nvfp4>},
+    {"int8", "bitsandbytes", "LLM.int8()'s weights: 8 bits, one scale a row", make<Int8Rows>,
+     fixed<int8>},
+    {"fp8", "compressed-tensors", "8-bit floats (E4M3), one scale a row", make<FloatCodes>,
+     fixed<fp8<1, 0>>},
+    {"fp8-tensor", "fp8", "8-bit floats, one scale a matrix", make<FloatCodes>, fixed<fp8<0, 0>>},
+    {"fp8-block", "fp8", "8-bit floats, a scale for 128 x 128", make<FloatCodes>,
+     fixed<fp8<128, 128>>},
+    {"mxfp8", "compressed-tensors", "8-bit floats, a power of two for 32", make<FloatCodes>,
+     fixed<mxfp8>},
+    {"mxfp4", "compressed-tensors", "4-bit floats (E2M1), a power of two for 32", make<FloatCodes>,
+     fixed<mxfp4>},
+    {"nvfp4", "compressed-tensors", "4-bit floats, an 8-bit float scale for 16", make<FloatCodes>,
+     fixed<nvfp4>},
 };
 
 }  // namespace

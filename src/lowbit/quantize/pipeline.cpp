@@ -8,6 +8,7 @@
 #include "lowbit/quantize/fingerprint.h"
 #include "lowbit/quantize/output.h"
 #include "lowbit/quantize/quantizer.h"
+#include "lowbit/quantize/refine.h"
 #include "lowbit/quantize/work_folder.h"
 
 namespace lowbit {
@@ -48,8 +49,9 @@ void choose_gguf_type(const std::string& type, QuantizeOptions& options) {
 
 // Everything decided: what the output, the fingerprint and the model card see.
 QuantizeOptions resolve(QuantizeOptions options) {
-  const FormatName format = parse_format(options.format);
   const QuantizeMethod& method = quantize_method(options.method);
+  if (options.format.empty()) options.format = method.format;
+  const FormatName format = parse_format(options.format);
   LOWBIT_CHECK(options.method == "rtn" || (format.name != "gguf" && format.name != "safetensors"),
                "--format ", format.name, " is made by --method rtn only, not ", options.method);
   LOWBIT_CHECK(options.bits >= 2 && options.bits <= 8, "--bits ", options.bits,
@@ -73,6 +75,10 @@ QuantizeOptions resolve(QuantizeOptions options) {
     options.bits = scheme.bits;
     options.group_size = scheme.group_size > 0 ? scheme.group_size : -1;
     options.symmetric = scheme.zero == Zero::kNone;
+  }
+  if (method.refines) {
+    RefineOptions& refine = options.method_options.refine;
+    refine = chosen_refinement(refine, options.bits);
   }
   LOWBIT_CHECK(options.act_scales.empty() || options.method == "smoothquant",
                "--act-scales is for --method smoothquant, not ", options.method);
@@ -114,8 +120,37 @@ size_t last_unfinished(const Plan& plan, const WorkFolder& work) {
   return last;
 }
 
+// Learns every block by itself, then all of them together. Drafts are parts of their own, so that a
+// run killed during the second pass does not learn the blocks again.
+void refine_blocks(const Plan& plan, WorkFolder& work, CalibratedBlocks& calibrated) {
+  std::vector<PlanUnit> drafts;
+  for (const PlanUnit& unit : plan.units) {
+    if (!unit.is_block) continue;
+    drafts.push_back(unit);
+    drafts.back().name = concat("draft of ", unit.name);
+  }
+  constexpr int64_t kParts = 100;  // of a block, for the progress line
+  const auto blocks = static_cast<int64_t>(drafts.size());
+  Progress learning("learning blocks", blocks * kParts, "% of a block");
+  for (int64_t b = 0; b < blocks; ++b) {
+    const PlanUnit& draft = drafts[static_cast<size_t>(b)];
+    const auto report = [&](double share, const std::string& note) {
+      learning.update(b * kParts + static_cast<int64_t>(share * kParts), note);
+    };
+    if (work.find(draft.name) == nullptr) work.commit(calibrated.write(draft, b, report));
+    calibrated.advance(draft, b);
+  }
+  work.flush();
+  Progress refining("refining the model", kParts, "%");
+  calibrated.refine(drafts, [&](double share, const std::string& note) {
+    refining.update(static_cast<int64_t>(share * kParts), note);
+  });
+}
+
 std::vector<PartFile> write_units(const Plan& plan, const Checkpoint& checkpoint, Output& output,
                                   WorkFolder& work, CalibratedBlocks* calibrated) {
+  const bool refines = calibrated != nullptr && calibrated->refines();
+  if (refines) refine_blocks(plan, work, *calibrated);
   int64_t total = 0, done = 0;
   for (const PlanUnit& unit : plan.units) {
     if (work.find(unit.name) == nullptr) total += work_of(unit, calibrated != nullptr);
@@ -137,11 +172,12 @@ std::vector<PartFile> write_units(const Plan& plan, const Checkpoint& checkpoint
                         note.empty() ? unit.name : concat(unit.name, ", ", note));
       };
       report(0, "");
-      work.commit(by_data ? calibrated->write(unit, block, report)
-                          : write_unit(unit, checkpoint, output, path));
+      work.commit(by_data && refines ? calibrated->write_refined(unit, block)
+                  : by_data          ? calibrated->write(unit, block, report)
+                                     : write_unit(unit, checkpoint, output, path));
       done += weights;
     }
-    if (by_data && i < last) calibrated->advance(unit, block);
+    if (by_data && !refines && i < last) calibrated->advance(unit, block);
     block += unit.is_block;
     parts.push_back({*work.find(unit.name), path});
   }

@@ -41,7 +41,8 @@ struct SchemeRequest {
 };
 
 struct QuantizeMethod {
-  const char* name;  // --method
+  const char* name;    // --method
+  const char* format;  // --format where none is named
   const char* description;
   std::unique_ptr<Quantizer> (*make)();                 // of what is in no block, if it calibrates
   QuantScheme (*scheme)(const SchemeRequest& request);  // see for_shape()
@@ -52,6 +53,8 @@ struct QuantizeMethod {
   Json (*describe)(const MethodOptions& options) = nullptr;
   // Whether its weights have an input_order; null: never.
   bool (*reorders)(const MethodOptions& options) = nullptr;
+  // A pass over the whole model follows the blocks: refine.h.
+  bool refines = false;
 
   bool calibrates() const { return make_block != nullptr; }
 };

@@ -14,6 +14,18 @@ namespace {
 
 using Maxima = std::array<std::vector<float>, kLinearGroups>;
 
+// maxima[k] = the largest |x| of column k, if it was smaller.
+void add_magnitudes(const std::vector<float>& x, std::vector<float>& maxima, ThreadPool& pool) {
+  constexpr int64_t kColumns = 64;  // per turn of a thread
+  const auto cols = static_cast<int64_t>(maxima.size());
+  pool.parallel_for((cols + kColumns - 1) / kColumns, [&](int64_t index, int) {
+    const int64_t begin = index * kColumns, end = std::min(cols, begin + kColumns);
+    for (const float* row = x.data(); row < x.data() + x.size(); row += cols) {
+      for (int64_t k = begin; k < end; ++k) maxima[k] = std::max(maxima[k], std::fabs(row[k]));
+    }
+  });
+}
+
 // Largest |x| of each column over the block's original input, for the two groups that are smoothed.
 Maxima measure(BlockJob& job) {
   Maxima maxima;
@@ -23,15 +35,12 @@ Maxima measure(BlockJob& job) {
   const HiddenStates& input = *job.original_input;
   DecoderBlock block(job.block, job.rope, job.pool);
   BlockTrace trace;
-  std::vector<float> output(static_cast<size_t>(input.tokens() * input.hidden_size()));
+  std::vector<float> room(static_cast<size_t>(input.tokens() * input.hidden_size()));
   for (int64_t s = 0; s < input.samples(); ++s) {
+    const std::span<float> output = job.output != nullptr ? job.output->sample(s) : std::span(room);
     block.forward({1, input.tokens()}, input.sample(s), trace, output);
     for (const LinearGroup group : {kAttentionInput, kMlpInput}) {
-      const std::vector<float>& x = trace.inputs[group];
-      for (size_t i = 0; i < x.size(); ++i) {
-        float& largest = maxima[group][i % maxima[group].size()];
-        largest = std::max(largest, std::fabs(x[i]));
-      }
+      add_magnitudes(trace.inputs[group], maxima[group], job.pool);
     }
     job.progress(static_cast<double>(s + 1) / static_cast<double>(input.samples()), "");
   }
@@ -76,7 +85,8 @@ void smooth(BlockWeights& block, LinearGroup group, const std::vector<float>& ac
 }  // namespace
 
 CalibrationNeeds SmoothQuant::needs() const {
-  return {.quantized_input = false, .original_input = !options_.act_scales, .target = false};
+  const bool measures = !options_.act_scales;
+  return {.quantized_input = false, .original_input = measures, .output = measures};
 }
 
 BlockResult SmoothQuant::quantize(BlockJob& job) const {

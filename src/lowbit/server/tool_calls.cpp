@@ -112,17 +112,24 @@ void ToolCallParser::call_byte(char byte, ToolText& out) {
       if (scanner_.named() && !shown_) pass_arguments(out);
       break;
     case CallScanner::State::kBad:
-      give_up(out);
+      if (!shown_) return give_up(out);
+      end_call(out);
+      after_byte(byte, out);
       break;
     case CallScanner::State::kDone:
-      pass_arguments(out);
-      if (state_ != State::kCall) break;  // it was not a call of a tool
-      ++calls_;
-      state_ = State::kAfterCall;
-      held_.clear();
-      raw_.clear();
+      end_call(out);
       break;
   }
+}
+
+// What has been read of the arguments goes out whole, wherever the text was cut.
+void ToolCallParser::end_call(ToolText& out) {
+  pass_arguments(out);
+  if (state_ != State::kCall) return;  // it was not a call of a tool
+  ++calls_;
+  state_ = State::kAfterCall;
+  held_.clear();
+  raw_.clear();
 }
 
 void ToolCallParser::pass_arguments(ToolText& out) {

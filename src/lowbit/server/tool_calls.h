@@ -51,6 +51,7 @@ class ToolCallParser {
   void call_byte(char byte, ToolText& out);
   void after_byte(char byte, ToolText& out);
   void begin_call();
+  void end_call(ToolText& out);
   void give_up(ToolText& out);
   void add_content(std::string_view text, ToolText& out);
   void pass_arguments(ToolText& out);

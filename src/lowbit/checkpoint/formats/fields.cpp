@@ -1,7 +1,6 @@
 #include "lowbit/checkpoint/formats/fields.h"
 
 #include <algorithm>
-#include <cstring>
 #include <numeric>
 
 #include "lowbit/base/check.h"
@@ -16,14 +15,15 @@ namespace {
 template <typename T>
 std::vector<T> values_of(const StoredTensor& tensor) {
   std::vector<T> values(tensor.bytes.size / sizeof(T));
-  std::memcpy(values.data(), tensor.bytes.data, values.size() * sizeof(T));
+  std::copy_n(tensor.bytes.data, values.size() * sizeof(T),
+              reinterpret_cast<uint8_t*>(values.data()));
   return values;
 }
 
 template <typename T>
 Bytes bytes_of(const std::vector<T>& values) {
   std::vector<uint8_t> bytes(values.size() * sizeof(T));
-  std::memcpy(bytes.data(), values.data(), bytes.size());
+  std::copy_n(reinterpret_cast<const uint8_t*>(values.data()), bytes.size(), bytes.data());
   return Bytes::own(std::move(bytes));
 }
 

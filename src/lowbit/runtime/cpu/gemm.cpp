@@ -86,16 +86,24 @@ void Gemm::run(int64_t count, const std::function<void(int64_t, int)>& body) {
   }
 }
 
+int64_t Gemm::padded(int64_t depth) const {
+  return ceil_div(depth, kernel_.depth_unit) * kernel_.depth_unit;
+}
+
 void Gemm::pack_b(MatrixView b, int64_t k, int64_t n) {
-  const int64_t width = kernel_.columns, panels = ceil_div(n, width);
-  float* out = aligned(packed_b_, panels * width * k);
+  const int64_t width = kernel_.columns, panels = ceil_div(n, width), stride = padded(k);
+  float* out = aligned(packed_b_, panels * width * stride);
   const MatrixView columns = {b.data, b.column_stride, b.row_stride};
-  constexpr int64_t kPanelsPerTask = 4;
-  run(ceil_div(panels, kPanelsPerTask), [&](int64_t task, int) {
-    const int64_t end = std::min(panels, (task + 1) * kPanelsPerTask);
-    for (int64_t panel = task * kPanelsPerTask; panel < end; ++panel) {
-      const int64_t first = panel * width;
-      pack_panel(columns, first, std::min(width, n - first), width, k, out + first * k);
+  const int64_t panels_per_task = pool_ != nullptr && pool_->size() > 4 ? 1 : 4;
+  run(ceil_div(panels, panels_per_task), [&](int64_t task, int) {
+    const int64_t end = std::min(panels, (task + 1) * panels_per_task);
+    for (int64_t panel = task * panels_per_task; panel < end; ++panel) {
+      const int64_t first = panel * width, count = std::min(width, n - first);
+      if (kernel_.pack_b != nullptr) {
+        kernel_.pack_b(columns, first, count, k, out + first * stride);
+      } else {
+        pack_panel(columns, first, count, width, k, out + first * stride);
+      }
     }
   });
 }
@@ -104,27 +112,31 @@ void Gemm::multiply_block(MatrixView a, int64_t rows, int64_t k, int64_t first_p
                           int64_t panels, int64_t n, float* c, int64_t c_stride, bool accumulate,
                           int thread) {
   const int64_t height = kernel_.rows, width = kernel_.columns;
-  const int64_t tiles = ceil_div(rows, height);
+  const int64_t tiles = ceil_div(rows, height), depth = padded(k);
   const int64_t edge_size = height * width;
-  float* packed =
-      aligned(packed_a_[static_cast<size_t>(thread)], tiles * height * k + edge_size + kAlignment);
-  float* edge = packed + ceil_div(tiles * height * k, kAlignment) * kAlignment;
+  float* packed = aligned(packed_a_[static_cast<size_t>(thread)],
+                          tiles * height * depth + edge_size + kAlignment);
+  float* edge = packed + ceil_div(tiles * height * depth, kAlignment) * kAlignment;
   for (int64_t tile = 0; tile < tiles; ++tile) {
-    const int64_t first = tile * height;
-    pack_panel(a, first, std::min(height, rows - first), height, k, packed + first * k);
+    const int64_t first = tile * height, count = std::min(height, rows - first);
+    if (kernel_.pack_a != nullptr) {
+      kernel_.pack_a(a, first, count, k, packed + first * depth);
+    } else {
+      pack_panel(a, first, count, height, k, packed + first * depth);
+    }
   }
   const float* packed_b = aligned(packed_b_, 0);
   for (int64_t panel = first_panel; panel < first_panel + panels; ++panel) {
-    const float* b = packed_b + panel * width * k;
+    const float* b = packed_b + panel * width * depth;
     const int64_t columns = std::min(width, n - panel * width);
     for (int64_t tile = 0; tile < tiles; ++tile) {
       const int64_t first = tile * height, count = std::min(height, rows - first);
       float* out = c + first * c_stride + panel * width;
       if (count == height && columns == width) {
-        kernel_.tile(k, packed + first * k, b, out, c_stride, accumulate);
+        kernel_.tile(depth, packed + first * depth, b, out, c_stride, accumulate);
         continue;
       }
-      kernel_.tile(k, packed + first * k, b, edge, width, false);
+      kernel_.tile(depth, packed + first * depth, b, edge, width, false);
       for (int64_t i = 0; i < count; ++i) {
         for (int64_t j = 0; j < columns; ++j) {
           float& to = out[i * c_stride + j];
@@ -148,8 +160,9 @@ Gemm::Blocks Gemm::blocks_for(int64_t m, int64_t n) const {
   return blocks;
 }
 
-void Gemm::multiply(int64_t m, int64_t n, int64_t k, MatrixView a, MatrixView b, float* c,
-                    int64_t c_stride, bool accumulate) {
+// lower: only up to the diagonal.
+void Gemm::multiply_blocks(int64_t m, int64_t n, int64_t k, MatrixView a, MatrixView b, float* c,
+                           int64_t c_stride, bool accumulate, bool lower) {
   if (k == 0 && !accumulate) {
     for (int64_t i = 0; i < m; ++i) std::fill_n(c + i * c_stride, n, 0.f);
   }
@@ -162,11 +175,14 @@ void Gemm::multiply(int64_t m, int64_t n, int64_t k, MatrixView a, MatrixView b,
     pack_b({b.data + start * b.row_stride, b.row_stride, b.column_stride}, depth, n);
     run(row_blocks * column_blocks, [&](int64_t task, int thread) {
       const int64_t row = task / column_blocks * block.rows;
+      const int64_t rows = std::min(block.rows, m - row);
       const int64_t panel = task % column_blocks * block.panels;
+      const int64_t last = lower ? ceil_div(row + rows, kernel_.columns) : panels;
+      const int64_t count = std::min(block.panels, last - panel);
+      if (count <= 0) return;
       const float* from = a.data + row * a.row_stride + start * a.column_stride;
-      multiply_block({from, a.row_stride, a.column_stride}, std::min(block.rows, m - row), depth,
-                     panel, std::min(block.panels, panels - panel), n, c + row * c_stride, c_stride,
-                     accumulate || start > 0, thread);
+      multiply_block({from, a.row_stride, a.column_stride}, rows, depth, panel, count, n,
+                     c + row * c_stride, c_stride, accumulate || start > 0, thread);
     });
   }
 }

@@ -12,12 +12,6 @@
 
 namespace lowbit::cpu {
 
-// A matrix whose element [i][j] is data[i * row_stride + j * column_stride].
-struct MatrixView {
-  const float* data = nullptr;
-  int64_t row_stride = 0;
-  int64_t column_stride = 1;
-};
 // Row-major, `stride` elements a row; and its transpose.
 inline MatrixView rows_of(const float* data, int64_t stride) { return {data, stride, 1}; }
 inline MatrixView transposed(const float* data, int64_t stride) { return {data, 1, stride}; }
@@ -32,7 +26,15 @@ class Gemm {
   // c = a * b, or c += a * b if `accumulate`. a: [m][k]  b: [k][n]  c: [m][n], rows of c_stride.
   // Every element is summed in an order that depends on k only.
   void multiply(int64_t m, int64_t n, int64_t k, MatrixView a, MatrixView b, float* c,
-                int64_t c_stride, bool accumulate = false);
+                int64_t c_stride, bool accumulate = false) {
+    multiply_blocks(m, n, k, a, b, c, c_stride, accumulate, false);
+  }
+  // c = a * transpose(a): its lower half, and what else of c, [m][m], lies in the blocks on the
+  // diagonal.
+  void multiply_self(int64_t m, int64_t k, MatrixView a, float* c) {
+    const MatrixView b = {a.data, a.column_stride, a.row_stride};
+    multiply_blocks(m, m, k, a, b, c, m, false, true);
+  }
 
   const char* isa() const { return kernel_.isa; }
 
@@ -42,9 +44,12 @@ class Gemm {
     int64_t panels = 0;  // of b
   };
   Blocks blocks_for(int64_t m, int64_t n) const;
+  void multiply_blocks(int64_t m, int64_t n, int64_t k, MatrixView a, MatrixView b, float* c,
+                       int64_t c_stride, bool accumulate, bool lower);
   void pack_b(MatrixView b, int64_t k, int64_t n);
   void multiply_block(MatrixView a, int64_t rows, int64_t k, int64_t first_panel, int64_t panels,
                       int64_t n, float* c, int64_t c_stride, bool accumulate, int thread);
+  int64_t padded(int64_t depth) const;
   void run(int64_t count, const std::function<void(int64_t, int)>& body);
 
   ThreadPool* pool_;

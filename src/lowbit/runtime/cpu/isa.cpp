@@ -116,9 +116,11 @@ const GemmKernel& select_gemm(const std::string& isa) {
   static constexpr GemmKernel kPlain = {"plain", 4, 8, plain_gemm_tile};
   static constexpr GemmKernel kAvx2 = {"avx2", 6, 16, avx2::gemm_tile};
   static constexpr GemmKernel kAvx512 = {"avx512", 14, 32, avx512::gemm_tile};
+  static constexpr GemmKernel kAmx = {"amx", 32, 32, amx::gemm_tile, amx::pack_a, amx::pack_b, 32};
   const CpuFeatures features = detect_features();
   if (isa.empty() && !runs_avx2(features)) return kPlain;
   const std::string name = select_kernels(isa).isa;
+  if (name == "amx" && features.amx_bf16) return kAmx;
   return name == "amx" || name == "avx512" ? kAvx512 : kAvx2;
 }
 

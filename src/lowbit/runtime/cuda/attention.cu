@@ -1,6 +1,6 @@
 // Causal attention over the paged cache, for prefill and decode alike.
 //
-// Work      A block of threads takes up to 16 rows (neighbouring queries x the query heads of one KV
+// Work      A block of threads takes up to 16 rows (neighbouring queries x the query heads of a KV
 //           head) and one page of 64 keys, eight pages (a span), or all of them: as few tokens need
 //           more blocks than they have rows, the keys are split, and the last block of a head to
 //           finish merges. Keys of earlier steps are asked for before the queries are ready.
@@ -34,6 +34,8 @@ struct SharedLayout {
     key_stride = row_bytes + 16;
     keys = kPage * key_stride;
     values = kPage * row_bytes;
+    const int merging = rows * 32 * 16;  // the weights of merge_slots
+    if (keys + values < merging) values = merging - keys;
     queries = rows * ((dim + 3) / 4 * 16);
     scores = rows * kPage * 4;
     sums = rows * dim * 4;
@@ -77,17 +79,38 @@ __device__ void copy_page(const typename Loader<kHalf>::Element* from, int dim, 
                           int stride) {
   using Element = typename Loader<kHalf>::Element;
   const int row_bytes = dim * static_cast<int>(sizeof(Element));
-  if (row_bytes % 16 == 0) {
-    const int words = row_bytes / 16;
-    for (int i = static_cast<int>(threadIdx.x); i < kPage * words; i += kThreads) {
-      copy16_async(to + i / words * stride + i % words * 16,
-                   reinterpret_cast<const uint8_t*>(from) + i * 16);
+  if (row_bytes % 16 == 0 && kThreads % (row_bytes / 16) == 0) {
+    const int words = row_bytes / 16, word = static_cast<int>(threadIdx.x) % words;
+    const auto* source = reinterpret_cast<const uint8_t*>(from) + word * 16;
+    to += word * 16;
+    for (int row = static_cast<int>(threadIdx.x) / words; row < kPage; row += kThreads / words) {
+      copy16_async(to + row * stride, source + row * row_bytes);
     }
   } else {
     for (int i = static_cast<int>(threadIdx.x); i < kPage * dim; i += kThreads) {
-      *reinterpret_cast<Element*>(to + i / dim * stride + i % dim * static_cast<int>(sizeof(Element))) = from[i];
+      *reinterpret_cast<Element*>(to + i / dim * stride +
+                                  i % dim * static_cast<int>(sizeof(Element))) = from[i];
     }
   }
+}
+
+// Four values of a key.
+template <bool kHalf>
+__device__ float4 four_of(const uint8_t* key) {
+  if constexpr (!kHalf) return *reinterpret_cast<const float4*>(key);
+  const uint2 words = *reinterpret_cast<const uint2*>(key);
+  return make_float4(half_to_float(static_cast<uint16_t>(words.x)),
+                     half_to_float(static_cast<uint16_t>(words.x >> 16)),
+                     half_to_float(static_cast<uint16_t>(words.y)),
+                     half_to_float(static_cast<uint16_t>(words.y >> 16)));
+}
+
+__device__ void add_products(const float* q, const float4& key, float (&sums)[4]) {
+  const float4 a = *reinterpret_cast<const float4*>(q);
+  sums[0] = fmaf(a.x, key.x, sums[0]);
+  sums[1] = fmaf(a.y, key.y, sums[1]);
+  sums[2] = fmaf(a.z, key.z, sums[2]);
+  sums[3] = fmaf(a.w, key.w, sums[3]);
 }
 
 // Four sums, of every fourth dimension, added at the end.
@@ -96,23 +119,19 @@ __device__ float dot_key(const float* q, const uint8_t* key, int dim) {
   using Element = typename Loader<kHalf>::Element;
   float sums[4] = {};
   int i = 0;
+  if constexpr (kHalf) {
+    // 16 bytes at once: neighbouring keys then lie in different banks.
+#pragma unroll 4
+    for (; i + 8 <= dim; i += 8) {
+      const uint4 words = *reinterpret_cast<const uint4*>(key + i * 2);
+      const auto* halves = reinterpret_cast<const uint8_t*>(&words);
+      add_products(q + i, four_of<true>(halves), sums);
+      add_products(q + i + 4, four_of<true>(halves + 8), sums);
+    }
+  }
 #pragma unroll 4
   for (; i + 4 <= dim; i += 4) {
-    const float4 a = *reinterpret_cast<const float4*>(q + i);
-    float4 b;
-    if constexpr (kHalf) {
-      const uint2 words = *reinterpret_cast<const uint2*>(key + i * 2);
-      b = make_float4(half_to_float(static_cast<uint16_t>(words.x)),
-                      half_to_float(static_cast<uint16_t>(words.x >> 16)),
-                      half_to_float(static_cast<uint16_t>(words.y)),
-                      half_to_float(static_cast<uint16_t>(words.y >> 16)));
-    } else {
-      b = *reinterpret_cast<const float4*>(key + i * 4);
-    }
-    sums[0] = fmaf(a.x, b.x, sums[0]);
-    sums[1] = fmaf(a.y, b.y, sums[1]);
-    sums[2] = fmaf(a.z, b.z, sums[2]);
-    sums[3] = fmaf(a.w, b.w, sums[3]);
+    add_products(q + i, four_of<kHalf>(key + i * static_cast<int>(sizeof(Element))), sums);
   }
   for (; i < dim; ++i) {
     sums[0] = fmaf(q[i], Loader<kHalf>::value(reinterpret_cast<const Element*>(key)[i]), sums[0]);
@@ -318,52 +337,148 @@ __device__ void write_rows(const AttentionLaunch& a, const Task& task, const flo
   }
 }
 
-constexpr int kMergeSlots = 8;  // loaded at once
+constexpr int kMergeSlots = 32;  // one for each lane of a warp; whole spans
+constexpr int kMergeLoads = 24;  // slots that a thread asks for at once
 
-// Merges the slots of a row as one block would have; a warp takes a row.
-__device__ void merge_slots(const AttentionLaunch& a, const Task& task, int row) {
-  const int dim = task.dim, slot_pages = a.split_keys / kPage, position = task.position(row);
-  const int first_page = a.dims.window > 0 ? max(0, position + 1 - a.dims.window) / kPage : 0;
-  const int first = first_page / slot_pages, last = position / kPage / slot_pages;
-  const int span_slots = kSpanPages / slot_pages, token = task.token(row), head = task.head(row);
-  const float* from = slot_of(a, slots_of(a), token, head, 0);
-  for (int d = static_cast<int>(threadIdx.x) % 32; d < dim; d += 32) {
-    Softmax all = {-INFINITY, 0}, span = {-INFINITY, 0};
-    float all_sum = 0, span_sum = 0;
-    for (int batch = first; batch <= last; batch += kMergeSlots) {
-      float values[kMergeSlots];
-      Softmax softmax[kMergeSlots];
+// What a slot's sums are multiplied by when they join those of its span; and, of the last slot of a
+// span, the span's when they join the others (x < 0: not the last).
+struct MergeWeights {
+  float2 slot, span;
+};
+
+// The slots of a row.
+struct SlotRange {
+  int first, last, per_span;
+
+  __device__ SlotRange(const AttentionLaunch& a, int position) {
+    const int pages = a.split_keys / kPage;
+    const int first_key = a.dims.window > 0 ? max(0, position + 1 - a.dims.window) : 0;
+    first = first_key / kPage / pages;
+    last = position / kPage / pages;
+    per_span = kSpanPages / pages;
+  }
+};
+
+// The weights of slots batch .. batch + 31 of a row, by one warp: the spans side by side, each slot
+// after slot, then span after span.
+__device__ void weigh_slots(const AttentionLaunch& a, const Task& task, int row, int batch,
+                            MergeWeights* weights, Softmax& all) {
+  const int lane = static_cast<int>(threadIdx.x) % 32, dim = task.dim;
+  const SlotRange range(a, task.position(row));
+  Softmax mine = {-INFINITY, 0};
+  if (batch + lane >= range.first && batch + lane <= range.last) {
+    const float* slot = slot_of(a, slots_of(a), task.token(row), task.head(row), batch + lane);
+    mine = {__ldcg(slot + dim), __ldcg(slot + dim + 1)};
+  }
+  const int step = lane % range.per_span, base = lane - step;
+  Softmax span = {-INFINITY, 0};
+  MergeWeights w = {{}, make_float2(-1, 0)};
+#pragma unroll 1
+  for (int i = 0; i < range.per_span; ++i) {
+    const Softmax one = {__shfl_sync(0xffffffffu, mine.max, base + i),
+                         __shfl_sync(0xffffffffu, mine.sum, base + i)};
+    if (batch + base + i < range.first || batch + base + i > range.last) continue;
+    const float2 weight = merge(span, one);
+    if (i == step) w.slot = weight;
+  }
+  Softmax all_now = all;
+  __syncwarp();
+#pragma unroll 1
+  for (int first = 0; first < kMergeSlots && batch + first <= range.last; first += range.per_span) {
+    const Softmax one = {__shfl_sync(0xffffffffu, span.max, first),
+                         __shfl_sync(0xffffffffu, span.sum, first)};
+    const int last = min(range.last - batch, first + range.per_span - 1);
+    if (batch + last < range.first) continue;
+    const float2 weight = merge(all_now, one);
+    if (lane == last) w.span = weight;
+  }
+  weights[lane] = w;
+  if (lane == 0) all = all_now;
+}
+
+// Adds a pair's values of slots `from` .. `from + count - 1` to its sums.
+__device__ void merge_pair(const MergeWeights* weights, int count,
+                           const float2 (&values)[kMergeLoads], float2& span, float2& all) {
 #pragma unroll
-      for (int i = 0; i < kMergeSlots; ++i) {
-        const float* slot = from + static_cast<int64_t>(min(batch + i, last)) * (dim + 2);
-        values[i] = __ldcg(slot + d);
-        softmax[i] = {__ldcg(slot + dim), __ldcg(slot + dim + 1)};
-      }
+  for (int k = 0; k < kMergeLoads; ++k) {
+    if (k >= count) break;
+    const MergeWeights w = weights[k];
+    span = make_float2(merged(span.x, values[k].x, w.slot), merged(span.y, values[k].y, w.slot));
+    if (w.span.x < 0) continue;
+    all = make_float2(merged(all.x, span.x, w.span), merged(all.y, span.y, w.span));
+    span = make_float2(0, 0);
+  }
+}
+
+// Merges the slots of the block's rows as one block would have. all: [rows][dim] in `memory`, and
+// the softmax of each row. Values are asked for before their weights are known: the way to them is
+// most of the time.
+__device__ void merge_slots(const AttentionLaunch& a, const Task& task, uint8_t* memory, float* all,
+                            Softmax* all_softmax) {
+  auto* weights = reinterpret_cast<MergeWeights*>(memory);  // [rows][kMergeSlots]
+  const int warp = static_cast<int>(threadIdx.x) / 32, pairs = task.rows * task.dim / 2;
+  clear_rows(task, all, all_softmax);
+  const int first = SlotRange(a, task.position(0)).first / kMergeSlots * kMergeSlots;
+  const int last = SlotRange(a, task.position(task.rows - 1)).last;
+#pragma unroll 1
+  for (int batch = first; batch <= last; batch += kMergeSlots) {
+#pragma unroll 1
+    for (int base = 0; base < pairs; base += kThreads) {
+      const int i = 2 * min(base + static_cast<int>(threadIdx.x), pairs - 1), row = i / task.dim;
+      const int d = i - row * task.dim;
+      const SlotRange range(a, task.position(row));
+      const int end = min(range.last, batch + kMergeSlots - 1);
+      int from = max(range.first, batch);
+      const float* slots = slot_of(a, slots_of(a), task.token(row), task.head(row), 0) + d;
+      float2 values[kMergeLoads];
+      const auto load = [&] {
 #pragma unroll
-      for (int i = 0; i < kMergeSlots; ++i) {
-        if (batch + i > last) continue;
-        span_sum = merged(span_sum, values[i], merge(span, softmax[i]));
-        if ((batch + i + 1) % span_slots == 0 || batch + i == last) {
-          all_sum = merged(all_sum, span_sum, merge(all, span));
-          span = {-INFINITY, 0};
-          span_sum = 0;
+        for (int k = 0; k < kMergeLoads; ++k) {
+          const float* slot = slots + min(from + k, range.last) * (task.dim + 2);
+          values[k] = __ldcg(reinterpret_cast<const float2*>(slot));
         }
+      };
+      load();
+      if (base == 0) {
+        __syncthreads();
+        for (int r = warp; r < task.rows; r += kThreads / 32) {
+          weigh_slots(a, task, r, batch, weights + r * kMergeSlots, all_softmax[r]);
+        }
+        __syncthreads();
       }
+      if (base + static_cast<int>(threadIdx.x) >= pairs || from > end) continue;
+      auto* sums = reinterpret_cast<float2*>(all + i);
+      float2 span_sum = {}, all_sum = *sums;
+      const MergeWeights* w = weights + row * kMergeSlots - batch;
+      merge_pair(w + from, end + 1 - from, values, span_sum, all_sum);
+      for (from += kMergeLoads; from <= end; from += kMergeLoads) {
+        load();
+        merge_pair(w + from, end + 1 - from, values, span_sum, all_sum);
+      }
+      *sums = all_sum;
+      if (end < range.last) continue;
+      const float sum = all_softmax[row].sum;
+      *reinterpret_cast<float2*>(
+          a.out + static_cast<int64_t>(task.token(row)) * a.dims.heads * task.dim +
+          task.head(row) * task.dim + d) = make_float2(all_sum.x / sum, all_sum.y / sum);
     }
-    a.out[static_cast<int64_t>(token) * a.dims.heads * dim + head * dim + d] = all_sum / all.sum;
+    __syncthreads();  // the weights are free again
   }
 }
 
 // Whether this block is the last of `blocks` that arrive with the same query block and heads.
 __device__ bool arrives_last(const AttentionLaunch& a, int blocks) {
   __shared__ bool last;
-  __threadfence();
   __syncthreads();
   if (threadIdx.x == 0) {
     int32_t* count = a.arrivals + blockIdx.x * gridDim.y + blockIdx.y;
-    last = atomicAdd(count, 1) == blocks - 1;
+    int32_t before;
+    asm volatile("atom.add.acq_rel.gpu.global.s32 %0, [%1], 1;"
+                 : "=r"(before)
+                 : "l"(count)
+                 : "memory");
+    last = before == blocks - 1;
     if (last) *count = 0;  // for the next launch
-    __threadfence();
   }
   __syncthreads();
   return last;
@@ -436,9 +551,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   if (a.split_keys == 0) return;
   const int slots = (end_page - 1) / slot_pages - first_page / slot_pages + 1;
   if (!arrives_last(a, slots)) return;
-  for (int row = static_cast<int>(threadIdx.x) / 32; row < task.rows; row += kThreads / 32) {
-    merge_slots(a, task, row);
-  }
+  merge_slots(a, task, memory, all, all_softmax);
 }
 
 }  // namespace

@@ -21,8 +21,8 @@ namespace {
 using cuda::AttentionDims;
 using cuda::CacheView;
 
-constexpr int kManyTokens = 8;    // up to here a block of threads attends to one page
-constexpr int kMostTokens = 64;   // up to here to a span of pages
+constexpr int kManyTokens = 8;           // up to here a block of threads attends to one page
+constexpr int kMostTokens = 64;          // up to here to a span of pages
 constexpr int64_t kRecordedTokens = 64;  // decode steps of more are not recorded
 constexpr size_t kMostRecordings = 64;
 
@@ -43,7 +43,7 @@ Tensor device_tensor(int64_t rows, int64_t cols, DType dtype, const char* what) 
   tensor.cols = cols;
   tensor.dtype = dtype;
   tensor.storage = cuda::allocate(static_cast<size_t>(tensor.bytes()),
-                            concat(what, " of ", rows, " x ", cols, " ", name_of(dtype)));
+                                  concat(what, " of ", rows, " x ", cols, " ", name_of(dtype)));
   tensor.data = tensor.storage.get();
   return tensor;
 }
@@ -147,8 +147,7 @@ CudaBackend::~CudaBackend() {
 }
 
 Tensor CudaBackend::upload(std::span<const float> values) {
-  Tensor tensor =
-      device_tensor(1, static_cast<int64_t>(values.size()), DType::kF32, "a constant");
+  Tensor tensor = device_tensor(1, static_cast<int64_t>(values.size()), DType::kF32, "a constant");
   copy_from_host(values, tensor);
   return tensor;
 }
@@ -188,8 +187,8 @@ void CudaBackend::copy_to_host(const Tensor& from, std::span<float> to) {
                to.size(), " floats");
   constexpr size_t kMostStaged = size_t{64} << 20;
   if (to.size_bytes() > kMostStaged) {
-    LOWBIT_CUDA(cudaMemcpyAsync(to.data(), from.data, to.size_bytes(), cudaMemcpyDeviceToHost,
-                                stream_));
+    LOWBIT_CUDA(
+        cudaMemcpyAsync(to.data(), from.data, to.size_bytes(), cudaMemcpyDeviceToHost, stream_));
     LOWBIT_CUDA(cudaStreamSynchronize(stream_));
     return;
   }
@@ -286,8 +285,8 @@ void CudaBackend::add_rms_norm(Tensor& residual, const Tensor& hidden, const Ten
 void CudaBackend::qk_norm(Tensor& qkv, const AttentionShape& shape, const Tensor& q_weight,
                           const Tensor& k_weight, float eps) {
   check_qk_norm(qkv, shape, q_weight, k_weight);
-  cuda::launch_qk_norm(qkv.as<float>(), dims_of(shape), q_weight.as<float>(),
-                       k_weight.as<float>(), count_of(qkv.rows), eps, stream_);
+  cuda::launch_qk_norm(qkv.as<float>(), dims_of(shape), q_weight.as<float>(), k_weight.as<float>(),
+                       count_of(qkv.rows), eps, stream_);
 }
 
 void CudaBackend::rope_and_store(Tensor& qkv, const AttentionShape& shape, const Tensor& cos,

@@ -9,6 +9,9 @@ namespace {
 
 constexpr int kThreads = 256;
 
+// Threads that normalize a token: thread t takes the quads of columns t, t + kNormThreads, ...
+constexpr int kNormThreads = 512;
+
 __device__ float sum_of_warp(float value) {
   for (int offset = 16; offset > 0; offset /= 2) {
     value += __shfl_xor_sync(0xffffffffu, value, offset);
@@ -16,7 +19,7 @@ __device__ float sum_of_warp(float value) {
   return value;
 }
 
-// The sum over a block of threads, in every thread.
+// The sum over a block of threads, in every thread. warps: a float for each warp, not in use.
 __device__ float sum_of_block(float value, float* warps) {
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   value = sum_of_warp(value);
@@ -25,53 +28,88 @@ __device__ float sum_of_block(float value, float* warps) {
   return sum_of_warp(lane < static_cast<int>(blockDim.x) / 32 ? warps[lane] : 0.f);
 }
 
-constexpr int kNormThreads = 1024;
-constexpr int kNormValues = 4;  // that a thread loads at once
+__device__ float add_squares(const float4& v, float sum) {
+  return fmaf(v.w, v.w, fmaf(v.z, v.z, fmaf(v.y, v.y, fmaf(v.x, v.x, sum))));
+}
 
-// One block per token. The first kNormValues of a thread stay in registers: one round trip to
-// memory is most of the time that a single token takes.
-__global__ void __launch_bounds__(kNormThreads, 2)
+__device__ float rms_scale(float squares, int cols, float eps) {
+  return 1.f / sqrtf(__fdiv_rn(squares, static_cast<float>(cols)) + eps);
+}
+
+__device__ float4 normalize(const float4& v, float scale, const float4& weight) {
+  return make_float4(v.x * scale * weight.x, v.y * scale * weight.y, v.z * scale * weight.z,
+                     v.w * scale * weight.w);
+}
+
+// The pair (i, i + head_dim / 2) of a head, rotated.
+__device__ float2 rotate(float a, float b, float cos, float sin) {
+  return make_float2(fmaf(a, cos, -__fmul_rn(b, sin)), fmaf(b, cos, __fmul_rn(a, sin)));
+}
+
+__device__ float silu_mul(float gate, float up) {
+  return __fmul_rn(gate / (1.f + expf(-gate)), up);
+}
+
+// The quad of columns k .. k + 3 of a row; zeros behind its end.
+__device__ float4 load_quad(const float* row, int cols, int k) {
+  if (cols % 4 == 0) return *reinterpret_cast<const float4*>(row + k);
+  return make_float4(row[k], k + 1 < cols ? row[k + 1] : 0.f, k + 2 < cols ? row[k + 2] : 0.f,
+                     k + 3 < cols ? row[k + 3] : 0.f);
+}
+__device__ void store_quad(float* row, int cols, int k, const float4& v) {
+  if (cols % 4 == 0) {
+    *reinterpret_cast<float4*>(row + k) = v;
+    return;
+  }
+  const float values[4] = {v.x, v.y, v.z, v.w};
+  for (int i = 0; i < 4 && k + i < cols; ++i) row[k + i] = values[i];
+}
+
+constexpr int kNormQuads = 2;  // that a thread keeps in registers
+
+// One block per token. The first quads of a thread stay in registers: one round trip to memory is
+// most of the time that a single token takes.
+__global__ void __launch_bounds__(kNormThreads)
     add_rms_norm(float* residual, const float* hidden, const float* weight, int cols, float eps,
                  float* out) {
-  __shared__ float warps[32];
+  __shared__ float warps[kNormThreads / 32];
   grid_start();
-  const int first = static_cast<int>(threadIdx.x);
-  float weights[kNormValues], values[kNormValues], added[kNormValues];
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * cols;
+  residual += row;
+  out += row;
+  float4 weights[kNormQuads], kept[kNormQuads];
 #pragma unroll
-  for (int i = 0; i < kNormValues; ++i) {
-    const int at = first + i * kNormThreads;
-    weights[i] = at < cols ? weight[at] : 0.f;
+  for (int i = 0; i < kNormQuads; ++i) {
+    const int at = 4 * (static_cast<int>(threadIdx.x) + i * kNormThreads);
+    if (at < cols) weights[i] = load_quad(weight, cols, at);
   }
   grid_wait();
-  const int64_t row = static_cast<int64_t>(blockIdx.x) * cols;
-#pragma unroll
-  for (int i = 0; i < kNormValues; ++i) {
-    const int at = first + i * kNormThreads;
-    values[i] = at < cols ? residual[row + at] : 0.f;
-    added[i] = at < cols ? hidden[row + at] : 0.f;
-  }
+  const auto added = [&](int at) {
+    float4 v = load_quad(residual, cols, at);
+    const float4 h = load_quad(hidden + row, cols, at);
+    v = make_float4(v.x + h.x, v.y + h.y, v.z + h.z, v.w + h.w);
+    store_quad(residual, cols, at, v);
+    return v;
+  };
   float squares = 0;
 #pragma unroll
-  for (int i = 0; i < kNormValues; ++i) {
-    const int at = first + i * kNormThreads;
-    values[i] += added[i];
-    if (at < cols) residual[row + at] = values[i];
-    squares = fmaf(values[i], values[i], squares);
+  for (int i = 0; i < kNormQuads; ++i) {
+    const int at = 4 * (static_cast<int>(threadIdx.x) + i * kNormThreads);
+    if (at >= cols) break;
+    kept[i] = added(at);
+    squares = add_squares(kept[i], squares);
   }
-  for (int at = first + kNormValues * kNormThreads; at < cols; at += kNormThreads) {
-    const float value = residual[row + at] + hidden[row + at];
-    residual[row + at] = value;
-    squares = fmaf(value, value, squares);
-  }
-  squares = sum_of_block(squares, warps);
-  const float scale = 1.f / sqrtf(squares / static_cast<float>(cols) + eps);
+  const int rest = 4 * (static_cast<int>(threadIdx.x) + kNormQuads * kNormThreads);
+  for (int at = rest; at < cols; at += 4 * kNormThreads) squares = add_squares(added(at), squares);
+  const float scale = rms_scale(sum_of_block(squares, warps), cols, eps);
 #pragma unroll
-  for (int i = 0; i < kNormValues; ++i) {
-    const int at = first + i * kNormThreads;
-    if (at < cols) out[row + at] = values[i] * scale * weights[i];
+  for (int i = 0; i < kNormQuads; ++i) {
+    const int at = 4 * (static_cast<int>(threadIdx.x) + i * kNormThreads);
+    if (at < cols) store_quad(out, cols, at, normalize(kept[i], scale, weights[i]));
   }
-  for (int at = first + kNormValues * kNormThreads; at < cols; at += kNormThreads) {
-    out[row + at] = residual[row + at] * scale * weight[at];
+  for (int at = rest; at < cols; at += 4 * kNormThreads) {
+    store_quad(out, cols, at,
+               normalize(load_quad(residual, cols, at), scale, load_quad(weight, cols, at)));
   }
 }
 
@@ -117,9 +155,9 @@ __global__ void rope_store(float* qkv, AttentionDims dims, StepView step, const 
   if (head < dims.heads + dims.kv_heads) {
     const float c = cos[static_cast<int64_t>(position) * half + i];
     const float s = sin[static_cast<int64_t>(position) * half + i];
-    const float rotated = a * c - b * s;
-    b = b * c + a * s;
-    a = rotated;
+    const float2 rotated = rotate(a, b, c, s);
+    a = rotated.x;
+    b = rotated.y;
     x[0] = a;
     x[half] = b;
   }
@@ -129,18 +167,19 @@ __global__ void rope_store(float* qkv, AttentionDims dims, StepView step, const 
   void* to = head < dims.heads + dims.kv_heads ? cache.keys : cache.values;
   const int64_t at =
       ((static_cast<int64_t>(block) * dims.kv_heads + kv_head) * 64 + position % 64) *
-          dims.head_dim + i;
+          dims.head_dim +
+      i;
   store(cache, to, at, a);
   store(cache, to, at + half, b);
 }
 
-__global__ void silu_mul(const float* gate_up, int64_t count, int cols, float* out) {
+__global__ void silu_mul_rows(const float* gate_up, int64_t count, int cols, float* out) {
   grid_start();
   grid_wait();
   const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (index >= count) return;
   const float* gate = gate_up + index / cols * 2 * cols + index % cols;
-  out[index] = gate[0] / (1.f + expf(-gate[0])) * gate[cols];
+  out[index] = silu_mul(gate[0], gate[cols]);
 }
 
 __global__ void gather_rows(const float* x, const int32_t* rows, int cols, float* out) {
@@ -152,8 +191,8 @@ __global__ void gather_rows(const float* x, const int32_t* rows, int cols, float
   }
 }
 
-__global__ void __launch_bounds__(512) read_words(const uint4* data, int64_t count,
-                                                  uint32_t* sums) {
+__global__ void __launch_bounds__(512)
+    read_words(const uint4* data, int64_t count, uint32_t* sums) {
   uint32_t sum = 0;
   const int64_t stride = static_cast<int64_t>(gridDim.x) * 512 * 4;
   for (int64_t at = static_cast<int64_t>(blockIdx.x) * 512 * 4 + threadIdx.x; at + 1536 < count;
@@ -168,14 +207,16 @@ __global__ void __launch_bounds__(512) read_words(const uint4* data, int64_t cou
   if (threadIdx.x % 32 == 0) atomicAdd(&sums[blockIdx.x], sum);
 }
 
-unsigned blocks_of(int64_t count) { return static_cast<unsigned>((count + kThreads - 1) / kThreads); }
+unsigned blocks_of(int64_t count) {
+  return static_cast<unsigned>((count + kThreads - 1) / kThreads);
+}
 
 }  // namespace
 
 void launch_add_rms_norm(float* residual, const float* hidden, const float* weight, int tokens,
                          int cols, float eps, float* out, cudaStream_t stream) {
-  launch(add_rms_norm, dim3(static_cast<unsigned>(tokens)), kNormThreads, 0, stream, residual, hidden,
-         weight, cols, eps, out);
+  launch(add_rms_norm, dim3(static_cast<unsigned>(tokens)), kNormThreads, 0, stream, residual,
+         hidden, weight, cols, eps, out);
 }
 
 void launch_qk_norm(float* qkv, const AttentionDims& dims, const float* q_weight,
@@ -194,7 +235,7 @@ void launch_rope_store(float* qkv, const AttentionDims& dims, const StepView& st
 
 void launch_silu_mul(const float* gate_up, int tokens, int cols, float* out, cudaStream_t stream) {
   const int64_t count = static_cast<int64_t>(tokens) * cols;
-  launch(silu_mul, dim3(blocks_of(count)), kThreads, 0, stream, gate_up, count, cols, out);
+  launch(silu_mul_rows, dim3(blocks_of(count)), kThreads, 0, stream, gate_up, count, cols, out);
 }
 
 void launch_gather_rows(const float* x, const int32_t* rows, int count, int cols, float* out,

@@ -59,8 +59,8 @@ constexpr CodePlace place_of(Storage storage, int r, int k) {
   return {lane, step, lower + element / 2, element % 2 * 16};
 }
 
-// Where unit u of a row of tiles lies. The segments' units alternate where all have as many, so that
-// warps that read a segment each read neighbouring bytes at a time.
+// Where unit u of a row of tiles lies. The segments' units alternate where all have as many, so
+// that warps that read a segment each read neighbouring bytes at a time.
 constexpr int unit_place(int units, int unit) {
   const int length = units / kSegments;
   return units % kSegments == 0 ? unit % length * kSegments + unit / length : unit;
@@ -75,19 +75,19 @@ struct PackedMatrix {
   ZeroType zero_type = ZeroType::kCenter;
   int rows = 0;
   int cols = 0;
-  int units = 0;                 // ceil(cols / 128)
-  int center = 0;                // ZeroType::kCenter: subtracted from integer codes
-  int fold = 8;                  // steps of 16 columns that share a scale: 1, 2, 4, 8
-  int record_bytes = 0;          // 0: no scales
-  int record_shift = 0;          // tile u of a row uses record u >> record_shift
-  int records = 0;               // of a row of tiles
-  float factor = 1;              // of codes as they are widened: scales are multiplied by it
-  const uint4* codes = nullptr;  // [row tiles][units][lane_words][32]
-  const uint8_t* scales = nullptr;        // [row tiles][records][record_bytes]
-  const float* table = nullptr;           // [16] kTable4: values of codes, exact
-  const uint16_t* half_table = nullptr;   // [16] kTable4: values / factor as halves
-  const int32_t* input_order = nullptr;   // [cols] or null
-  const float* bias = nullptr;            // [rows] or null
+  int units = 0;                         // ceil(cols / 128)
+  int center = 0;                        // ZeroType::kCenter: subtracted from integer codes
+  int fold = 8;                          // steps of 16 columns that share a scale: 1, 2, 4, 8
+  int record_bytes = 0;                  // 0: no scales
+  int record_shift = 0;                  // tile u of a row uses record u >> record_shift
+  int records = 0;                       // of a row of tiles
+  float table_factor = 1;                // kTable4: table / half_table
+  const uint4* codes = nullptr;          // [row tiles][units][lane_words][32]
+  const uint8_t* scales = nullptr;       // [row tiles][records][record_bytes]
+  const float* table = nullptr;          // [16] kTable4: values of codes, exact
+  const uint16_t* half_table = nullptr;  // [16] kTable4: as halves
+  const int32_t* input_order = nullptr;  // [cols] or null
+  const float* bias = nullptr;           // [rows] or null
 };
 
 // Copies canonical codes (row-major bit stream in device memory) into tile order.
@@ -177,8 +177,8 @@ struct AttentionLaunch {
   int pages = 0;         // of 64 keys, of the longest sequence, or more
   // Keys of one thread block: 64 or 512 with partial results in `workspace`, or all (0).
   int split_keys = 0;
-  float* workspace = nullptr;     // attention_workspace() floats
-  int32_t* arrivals = nullptr;    // [tokens * heads] zeros; left so
+  float* workspace = nullptr;   // attention_workspace() floats
+  int32_t* arrivals = nullptr;  // [tokens * heads] zeros; left so
   const float* qkv = nullptr;
   float* out = nullptr;
 };

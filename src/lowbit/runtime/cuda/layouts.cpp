@@ -14,11 +14,6 @@ namespace lowbit::cuda {
 
 namespace {
 
-// What codes are widened to, relative to their value (mma.cuh).
-constexpr float kE4M3Factor = 256;
-constexpr float kInt4Factor = 0x1p20f;  // with inputs that are 16 times as large
-constexpr float kInt8Factor = 0x1p24f;
-
 // Device memory with a copy of `bytes`, owned by the weight.
 void* upload(PackedWeight& weight, const void* from, size_t bytes, const char* what,
              cudaStream_t stream) {
@@ -142,17 +137,20 @@ void pack_scales(std::span<const LinearWeight> parts, PackedWeight& packed, cuda
   const QTensor& first = parts[0].weight;
   m.scale_type = scale_type_of(parts);
   m.fold = fold_of(first);
-  const int64_t units_per_group =
-      first.scheme.group_size >= first.cols ? int64_t{1} << 30 : first.scheme.group_size / kUnitCols;
+  const int64_t units_per_group = first.scheme.group_size >= first.cols
+                                      ? int64_t{1} << 30
+                                      : first.scheme.group_size / kUnitCols;
   // A group of a power of two of units has one record, others one for each unit.
   if (units_per_group > 1 && std::has_single_bit(static_cast<uint64_t>(units_per_group))) {
     m.record_shift = std::countr_zero(static_cast<uint64_t>(units_per_group));
   }
   m.records = ((m.units - 1) >> m.record_shift) + 1;
   const int groups = kUnitCols / 16 / m.fold;
-  m.record_bytes = groups * kTileRows *
-                   ((m.scale_type == ScaleType::kF32 ? 4 : 2) +
-                    (m.zero_type == ZeroType::kInt ? 1 : m.zero_type == ZeroType::kOffset ? 4 : 0));
+  m.record_bytes =
+      groups * kTileRows *
+      ((m.scale_type == ScaleType::kF32 ? 4 : 2) + (m.zero_type == ZeroType::kInt      ? 1
+                                                    : m.zero_type == ZeroType::kOffset ? 4
+                                                                                       : 0));
   const int64_t tiles = (m.rows + kTileRows - 1) / kTileRows;
   std::vector<uint8_t> records(static_cast<size_t>(tiles * m.records * m.record_bytes));
   int64_t row = 0;
@@ -161,8 +159,8 @@ void pack_scales(std::span<const LinearWeight> parts, PackedWeight& packed, cuda
       put_row_scales(m, part.weight, n, row++, records.data());
     }
   }
-  m.scales = static_cast<const uint8_t*>(
-      upload(packed, records.data(), records.size(), "scales", stream));
+  m.scales =
+      static_cast<const uint8_t*>(upload(packed, records.data(), records.size(), "scales", stream));
   packed.bytes += static_cast<int64_t>(records.size());
 }
 
@@ -212,17 +210,15 @@ PackedWeight start(std::span<const LinearWeight> parts, Storage storage, cudaStr
 
 void put_order(const QTensor& weight, PackedWeight& packed, cudaStream_t stream) {
   if (weight.input_order.empty()) return;
-  packed.matrix.input_order =
-      static_cast<const int32_t*>(upload(packed, weight.input_order.data(),
-                                         weight.input_order.size() * 4, "an input order", stream));
+  packed.matrix.input_order = static_cast<const int32_t*>(upload(
+      packed, weight.input_order.data(), weight.input_order.size() * 4, "an input order", stream));
 }
 
-PackedWeight pack_scaled(std::span<const LinearWeight> parts, Storage storage, float factor,
+PackedWeight pack_scaled(std::span<const LinearWeight> parts, Storage storage,
                          cudaStream_t stream) {
   PackedWeight packed = start(parts, storage, stream);
   const QuantScheme& scheme = parts[0].weight.scheme;
   PackedMatrix& m = packed.matrix;
-  m.factor = factor;
   m.center = 1 << (scheme.bits - 1);
   m.zero_type = scheme.zero == Zero::kNone  ? ZeroType::kCenter
                 : scheme.zero == Zero::kInt ? ZeroType::kInt
@@ -234,23 +230,24 @@ PackedWeight pack_scaled(std::span<const LinearWeight> parts, Storage storage, f
 }
 
 PackedWeight pack_q4(std::span<const LinearWeight> parts, cudaStream_t stream) {
-  return pack_scaled(parts, Storage::kInt4, kInt4Factor, stream);
+  return pack_scaled(parts, Storage::kInt4, stream);
 }
 PackedWeight pack_q8(std::span<const LinearWeight> parts, cudaStream_t stream) {
-  return pack_scaled(parts, Storage::kInt8, kInt8Factor, stream);
+  return pack_scaled(parts, Storage::kInt8, stream);
 }
 PackedWeight pack_e4m3(std::span<const LinearWeight> parts, cudaStream_t stream) {
-  return pack_scaled(parts, Storage::kE4M3, kE4M3Factor, stream);
+  return pack_scaled(parts, Storage::kE4M3, stream);
 }
 PackedWeight pack_t4(std::span<const LinearWeight> parts, cudaStream_t stream) {
   const Table& table = *table_of(parts[0].weight.scheme.code);
-  PackedWeight packed = pack_scaled(parts, Storage::kTable4, 1 / table.factor, stream);
+  PackedWeight packed = pack_scaled(parts, Storage::kTable4, stream);
+  packed.matrix.table_factor = 1 / table.factor;
   uint16_t halves[16];
   for (int i = 0; i < 16; ++i) halves[i] = f32_to_f16(table.values[i] * table.factor);
   packed.matrix.table = static_cast<const float*>(
       upload(packed, table.values, 16 * sizeof(float), "a table", stream));
-  packed.matrix.half_table = static_cast<const uint16_t*>(
-      upload(packed, halves, sizeof(halves), "a table", stream));
+  packed.matrix.half_table =
+      static_cast<const uint16_t*>(upload(packed, halves, sizeof(halves), "a table", stream));
   return packed;
 }
 
@@ -323,8 +320,8 @@ const Layout& choose_layout(const LinearWeight& weight, bool exact, const std::s
     }
     names += concat(names.empty() ? "" : ", ", layout.name);
   }
-  fail(ErrorKind::kUnsupported, "LOWBIT_LINEAR=", forced, " is no layout of backend cuda; there are: ",
-       names);
+  fail(ErrorKind::kUnsupported, "LOWBIT_LINEAR=", forced,
+       " is no layout of backend cuda; there are: ", names);
 }
 
 }  // namespace lowbit::cuda

@@ -108,8 +108,7 @@ class CudaLinear : public Linear {
     PreparedInput prepared;
     prepared.values = static_cast<uint16_t*>(
         e.prepared.reserve(columns * units * kUnitCols * sizeof(uint16_t), e.stream));
-    prepared.scales =
-        static_cast<float*>(e.row_scales.reserve(columns * sizeof(float), e.stream));
+    prepared.scales = static_cast<float*>(e.row_scales.reserve(columns * sizeof(float), e.stream));
     prepared.sums = static_cast<float*>(
         e.group_sums.reserve(columns * units * (kUnitCols / 16) * sizeof(float), e.stream));
     launch_linear_tile(m, input, prepared, y, rows_, e.stream);
@@ -130,8 +129,8 @@ std::unique_ptr<Linear> make_cuda_linear(std::vector<LinearWeight> parts,
   for (const LinearWeight& part : parts) rows += part.weight.rows;
   LOWBIT_CHECK_KIND(rows < std::numeric_limits<int32_t>::max() / 2 &&
                         parts[0].weight.cols < std::numeric_limits<int32_t>::max() / 2,
-                    ErrorKind::kUnsupported, parts[0].name, ": ", rows, " x ",
-                    parts[0].weight.cols, " is too large for backend cuda");
+                    ErrorKind::kUnsupported, parts[0].name, ": ", rows, " x ", parts[0].weight.cols,
+                    " is too large for backend cuda");
   return std::make_unique<CudaLinear>(std::move(parts), std::move(environment));
 }
 

@@ -20,10 +20,10 @@ namespace lowbit::cuda {
 struct LinearEnvironment {
   cudaStream_t stream = nullptr;
   int processors = 0;
-  int shared_bytes = 0;       // of a block of threads, at most
-  bool exact = false;         // inputs as values and remainders
-  std::string forced_layout;  // LOWBIT_LINEAR, or empty
-  std::string forced_kernel;  // LOWBIT_CUDA_LINEAR: "stream" (where it can), "tile", or empty
+  int shared_bytes = 0;         // of a block of threads, at most
+  bool exact = false;           // inputs as values and remainders
+  std::string forced_layout;    // LOWBIT_LINEAR, or empty
+  std::string forced_kernel;    // LOWBIT_CUDA_LINEAR: "stream" (where it can), "tile", or empty
   KnownIds tokens, logit_rows;  // of the step
   Scratch prepared{"inputs in 16 bits"}, row_scales{"scales of inputs"};
   Scratch group_sums{"sums of inputs"}, ids{"ids"};

@@ -1,13 +1,14 @@
 // y = x * W^T for few tokens: weights stream once through shared memory into the tensor cores.
 //
-// Inputs    Every block divides a token by a power of two, rounds it to 16 bits and keeps it.
+// Inputs    Every block rounds the tokens to 16 bits for itself.
 // Work      One block per multiprocessor takes tiles of 16 rows in turn. Its 16 warps own a segment
 //           of the columns each, in every tile, so that each reads one long run of bytes; their
 //           partial sums meet in shared memory every few tiles and are added in order.
-// Pipeline  A warp copies 1 KiB of codes (and the record of scales beside them) at a time, kStages
-//           ahead, asynchronously: 64 KiB in flight per multiprocessor hide the latency of HBM. The
-//           first are asked for before the kernel that makes the inputs has finished.
-// Bound     Each byte of the weight is read once: PackedMatrix bytes / HBM bandwidth.
+// Pipeline  A warp copies 1 KiB of codes (and the record of scales beside them) at a time, kAhead
+//           ahead, asynchronously: 96 KiB in flight per multiprocessor, the first of them before
+//           the inputs are ready. One block fills a multiprocessor: where two fit, some get two and
+//           others none.
+// Bound     Each byte of the weights is read once: bytes / HBM bandwidth.
 #include <algorithm>
 
 #include "lowbit/runtime/cuda/launch.cuh"
@@ -19,20 +20,33 @@ namespace {
 
 constexpr int kWarps = kSegments;
 constexpr int kThreads = kWarps * 32;
-constexpr int kStages = 5;
+constexpr int kStages = 8;
+constexpr int kAhead = kStages - 2;  // two slots are being read
 constexpr int kMostColumns = 8;
-constexpr int kFillQuads = 8;  // that a thread loads at once
+constexpr int kFillQuads = 4;     // that a thread loads at once
 constexpr int kItemBytes = 1024;  // two words for each lane
 constexpr int kColumnPadding = 8;
 
-// Shared memory: [ring][columns of x][sums of their groups][partial sums, twice][table]
-struct SharedLayout {
-  int slot, ring, x_stride, x, group_stride, groups, turns, sums, table;
+__host__ __device__ int row_tiles(const PackedMatrix& m) {
+  return (m.rows + kTileRows - 1) / kTileRows;
+}
 
-  __host__ __device__ SharedLayout(const PackedMatrix& m, int columns) {
-    turns = columns <= 2 ? 4 : 1;  // tiles between two barriers
-    slot = kItemBytes + m.record_bytes;
-    ring = kWarps * kStages * slot;
+// A ring of slots for each warp.
+struct RingLayout {
+  int slot;
+
+  __host__ __device__ explicit RingLayout(int record_bytes) : slot(kItemBytes + record_bytes) {}
+  __host__ __device__ int warp_bytes() const { return kStages * slot; }
+  __host__ __device__ int bytes() const { return kWarps * warp_bytes(); }
+};
+
+// What a product needs beside the ring: [columns of x][sums of their groups][partial sums,
+// twice][table]
+struct InputLayout {
+  int x_stride, x, group_stride, groups, turns, sums, table;
+
+  __host__ __device__ InputLayout(const PackedMatrix& m, int columns) {
+    turns = columns == 1 ? 8 : columns == 2 ? 4 : 2;  // tiles between two barriers
     x_stride = m.units * kUnitCols + kColumnPadding;  // in elements
     x = columns * x_stride * 2;
     group_stride = (columns + 1) / 2 * 2;
@@ -40,193 +54,254 @@ struct SharedLayout {
     sums = 2 * turns * kWarps * kTileRows * columns * 4;
     table = m.storage == Storage::kTable4 ? 1024 : 0;
   }
-  __host__ __device__ int bytes() const { return ring + x + groups + sums + table; }
+  __host__ __device__ int bytes() const { return x + groups + sums + table; }
 };
 
-// A warp's stream of items: its segment of one tile after another.
-template <Storage kStorage>
+// The same in shared memory.
+struct SharedInput {
+  uint16_t* x;
+  float *groups, *sums;
+  uint32_t* table;
+
+  __device__ SharedInput(const InputLayout& layout, uint8_t* memory)
+      : x(reinterpret_cast<uint16_t*>(memory)),
+        groups(reinterpret_cast<float*>(memory + layout.x)),
+        sums(groups + layout.groups / 4),
+        table(reinterpret_cast<uint32_t*>(sums + layout.sums / 4)) {}
+};
+
+// The units of a tile that a warp owns.
+struct Segment {
+  int first, units;
+  __device__ Segment(int warp, int all_units)
+      : first(warp * all_units / kSegments), units((warp + 1) * all_units / kSegments - first) {}
+};
+
+// Tiles of this block: every gridDim.x-th.
+__device__ int block_tiles(const PackedMatrix& m) {
+  const int tiles = row_tiles(m), first = static_cast<int>(blockIdx.x);
+  const int stride = static_cast<int>(gridDim.x);
+  return tiles > first ? (tiles - first + stride - 1) / stride : 0;
+}
+
+// A warp's stream of items: its segment of two tiles at a time, item by item in turn (of one tile
+// if one is left). Few instructions an item: they are what limits 4-bit codes.
+template <Storage kStorage, int kFold>
 class Stream {
  public:
   static constexpr int kItems = lane_words(kStorage) / 2;  // of a unit
 
-  __device__ Stream(const PackedMatrix& m, int warp, int lane, uint8_t* ring, int slot_bytes)
-      : m_(m), lane_(lane), slot_bytes_(slot_bytes), ring_(ring), free_(ring), ready_(ring) {
-    first_ = warp * m.units / kSegments;
-    units_ = (warp + 1) * m.units / kSegments - first_;
-    const int tiles = (m.rows + kTileRows - 1) / kTileRows;
-    const int first_tile = static_cast<int>(blockIdx.x), stride = static_cast<int>(gridDim.x);
-    left_ = (tiles - first_tile + stride - 1) / stride * units_ * kItems;
+  __device__ Stream(const PackedMatrix& m, uint8_t* ring)
+      : lane_(static_cast<int>(threadIdx.x) % 32),
+        record_bytes_(m.record_bytes),
+        slot_bytes_(kItemBytes + m.record_bytes),
+        record_shift_(m.record_shift),
+        ring_(ring + static_cast<int>(threadIdx.x) / 32 * kStages * slot_bytes_) {
+    const int warp = static_cast<int>(threadIdx.x) / 32, stride = static_cast<int>(gridDim.x);
+    const Segment segment(warp, m.units);
+    first_unit_ = unit_ = segment.first;
+    end_unit_ = segment.first + segment.units;
+    tiles_ = segment.units == 0 ? 0 : block_tiles(m);
+    // Units of the segments alternate where all have as many (unit_place).
     const bool alternate = m.units % kSegments == 0;
-    constexpr int kUnitWords = kItems * 64;
-    const int64_t place = static_cast<int64_t>(first_tile) * m.units + (alternate ? warp : first_);
-    codes_ = m.codes + place * kUnitWords + lane;
-    unit_step_ = (alternate ? kSegments : 1) * kUnitWords - (kItems - 1) * 64;
-    tile_step_ = (static_cast<int64_t>(stride) * m.units -
-                  static_cast<int64_t>(units_ - 1) * (alternate ? kSegments : 1)) *
-                     kUnitWords -
-                 (kItems - 1) * 64;
-    records_ = m.scales + static_cast<int64_t>(first_tile) * m.records * m.record_bytes;
-    record_step_ = static_cast<int64_t>(stride) * m.records * m.record_bytes;
+    const int step = alternate ? kSegments : 1;
+    unit_step_ = step * kUnitWords - (kItems - 1) * 64;
+    other_tile_ = stride * m.units * kUnitWords;
+    other_records_ = stride * m.records * record_bytes_;
+    next_tiles_ = 2 * other_tile_ - segment.units * step * kUnitWords;
+    const int64_t tile = blockIdx.x;
+    codes_ = m.codes + (tile * m.units + (alternate ? warp : segment.first)) * kUnitWords + lane_;
+    records_ = m.scales + tile * m.records * record_bytes_ + lane_ * 16;
+    for (int i = 0; i < kAhead; ++i) fetch();
   }
-  __device__ int tile_items() const { return units_ * kItems; }
-  __device__ int first_unit() const { return first_; }
 
   // Asks for the next item, if there is one, in the slot that has been free the longest.
   __device__ void fetch() {
-    if (left_ > 0) {
-      --left_;
-      copy16_async(free_ + lane_ * 16, codes_);
-      copy16_async(free_ + 512 + lane_ * 16, codes_ + 32);
-      if constexpr (is_scaled(kStorage)) fetch_record();
-      if (++item_ < kItems) {
-        codes_ += 64;
-      } else {
-        item_ = 0;
-        if (++unit_ < units_) {
-          codes_ += unit_step_;
+    if (tiles_ > 0) {
+      uint8_t* to = ring_ + free_ + lane_ * 16;
+      copy16_async(to, codes_);
+      copy16_async(to + 512, codes_ + 32);
+      if constexpr (is_scaled(kStorage)) {
+        const uint8_t* record = records_ + (unit_ >> record_shift_) * record_bytes_;
+        if constexpr (kFold == kUnitSteps) {
+          if (lane_ * 16 < record_bytes_) copy16_async(to + kItemBytes, record);
         } else {
-          unit_ = 0;
-          codes_ += tile_step_;
-          records_ += record_step_;
+          for (int at = 0; at + lane_ * 16 < record_bytes_; at += 512) {
+            copy16_async(to + kItemBytes + at, record + at);
+          }
         }
       }
+      step();
     }
     copies_commit();
     advance(free_);
   }
   // The oldest item that was asked for.
   __device__ const uint8_t* next() {
-    copies_wait<kStages - 2>();
+    copies_wait<kAhead - 1>();
     __syncwarp();
-    const uint8_t* slot = ready_;
+    const uint8_t* slot = ring_ + ready_;
     advance(ready_);
     return slot;
   }
 
  private:
-  __device__ void fetch_record() {
-    const uint8_t* from = records_ + ((first_ + unit_) >> m_.record_shift) * m_.record_bytes;
-    for (int at = lane_ * 16; at < m_.record_bytes; at += 512) {
-      copy16_async(free_ + kItemBytes + at, from + at);
-    }
-  }
-  __device__ void advance(uint8_t*& slot) const {
+  static constexpr int kUnitWords = kItems * 64;
+
+  __device__ void advance(int& slot) const {
     slot += slot_bytes_;
-    if (slot == ring_ + kStages * slot_bytes_) slot = ring_;
+    if (slot == kStages * slot_bytes_) slot = 0;
+  }
+  __device__ void step() {
+    if (tiles_ > 1) {
+      second_ = !second_;
+      codes_ += second_ ? other_tile_ : -other_tile_;
+      records_ += second_ ? other_records_ : -other_records_;
+      if (second_) return;
+    }
+    if constexpr (kItems > 1) {
+      if (++item_ < kItems) {
+        codes_ += 64;
+        return;
+      }
+      item_ = 0;
+    }
+    codes_ += unit_step_;
+    if (++unit_ < end_unit_) return;
+    unit_ = first_unit_;
+    codes_ += next_tiles_;
+    records_ += 2 * other_records_;
+    tiles_ -= 2;
   }
 
-  const PackedMatrix& m_;
-  int lane_, slot_bytes_, first_, units_, left_, item_ = 0, unit_ = 0;
-  int unit_step_;
-  int64_t tile_step_, record_step_;
+  int lane_, record_bytes_, slot_bytes_, record_shift_;
+  uint8_t* ring_;
   const uint4* codes_;
   const uint8_t* records_;
-  uint8_t *ring_, *free_, *ready_;
+  int unit_, first_unit_, end_unit_, unit_step_;
+  int item_ = 0, tiles_;                         // tiles_: that are left
+  bool second_ = false;                          // of two tiles
+  int other_tile_, other_records_, next_tiles_;  // steps: in words, in bytes
+  int free_ = 0, ready_ = 0;                     // bytes behind ring_
 };
 
-// Fills the columns of x in shared memory. Loads come in batches: each waits for the memory, behind
-// the weights that are already on their way.
-template <Storage kStorage>
-__device__ void fill_columns(const PackedMatrix& m, const LinearInput& in,
-                             const SharedLayout& layout, float* scales, uint16_t* x,
-                             float* groups) {
-  __shared__ float largest[kMostColumns][kWarps];
-  const int thread = static_cast<int>(threadIdx.x), quads = m.units * (kUnitCols / 4);
-  for (int token = 0; token < in.tokens; ++token) {
-    const float* from = in.x + static_cast<int64_t>(token) * m.cols;
-    float4 batch[kFillQuads];
-    const auto load = [&](int base) {
-#pragma unroll
-      for (int i = 0; i < kFillQuads; ++i) {
-        const int quad = base + i * kThreads + thread;
-        batch[i] = quad < quads ? load_inputs(m, from, 4 * quad) : make_float4(0, 0, 0, 0);
-      }
-    };
-    float scale = 1;
-    if constexpr (kStorage != Storage::kBF16) {
-      float mine = 0;
-      for (int base = 0; base < quads; base += kFillQuads * kThreads) {
-        load(base);
-#pragma unroll
-        for (int i = 0; i < kFillQuads; ++i) mine = fmaxf(mine, largest_of(batch[i]));
-      }
-      scale = token_scale(largest_of_block(mine, largest[token]));
-    }
-    if (thread == 0) scales[token] = scale;
-    const float inverse = 1.f / scale;
-    const int column = in.split ? 2 * token : token;
-    for (int base = 0; base < quads; base += kFillQuads * kThreads) {
-      if (kStorage == Storage::kBF16 || quads > kFillQuads * kThreads) load(base);
-#pragma unroll
-      for (int i = 0; i < kFillQuads; ++i) {
-        const int quad = base + i * kThreads + thread;
-        if (quad >= quads) continue;
-        float4 v = batch[i];
-        v = make_float4(v.x * inverse, v.y * inverse, v.z * inverse, v.w * inverse);
-        uint16_t* to = x + column * layout.x_stride;
-        store_quad<kStorage>(m, take_quad<kStorage>(v), 4 * quad, to, groups + column,
-                             layout.group_stride);
-        if (in.split) {
-          store_quad<kStorage>(m, take_quad<kStorage>(v), 4 * quad, to + layout.x_stride,
-                               groups + column + 1, layout.group_stride);
-        }
-      }
-    }
+// Rounds four inputs of a column and stores them; the remainder goes into the next column.
+template <Storage kStorage, int kFold>
+__device__ void put_quad(const PackedMatrix& m, bool split, const InputLayout& layout, float4 v,
+                         int k, uint16_t* column, float* sums) {
+  const int fold = kFold == 0 ? m.fold : kFold;
+  store_quad<kStorage>(fold, take_quad<kStorage>(v), k, column, sums, layout.group_stride);
+  if (split) {
+    store_quad<kStorage>(fold, take_quad<kStorage>(v), k, column + layout.x_stride, sums + 1,
+                         layout.group_stride);
   }
-  __syncthreads();
 }
 
-// The sums that a warp carries through its segment of a tile.
-template <Storage kStorage, int kFold>
-struct Sums {
-  float segment[4] = {}, part[4] = {};
+// The scale of a token whose thread's largest input is `mine`; 1 if it can stay as it is.
+template <Storage kStorage>
+__device__ float scale_of_token(float mine, float* warps) {
+  return kStorage == Storage::kBF16 ? 1.f : token_scale(largest_of_block(mine, warps));
+}
 
-  // One item: its steps of 16 columns, from `first_step` of their unit on. x: the lane's column at
-  // the unit; groups: sums of the lane's columns there.
-  __device__ void add(const PackedMatrix& m, const uint8_t* slot, int first_step, const uint16_t* x,
-                      const float* groups, int group_stride, const uint32_t* table, int lane) {
+__device__ float4 times(const float4& v, float factor) {
+  return make_float4(v.x * factor, v.y * factor, v.z * factor, v.w * factor);
+}
+
+// Fills one token's columns of x in shared memory. Loads come in batches: each waits for the
+// memory, behind the weights that are already on their way. largest: of the thread's inputs.
+template <Storage kStorage, int kFold>
+__device__ void fill_token(const PackedMatrix& m, const LinearInput& in, const InputLayout& layout,
+                           int token, float inverse, const SharedInput& to, float& largest) {
+  const int thread = static_cast<int>(threadIdx.x), quads = m.units * (kUnitCols / 4);
+  const float* from = in.x + static_cast<int64_t>(token) * m.cols;
+  const int column = in.split ? 2 * token : token;
+#pragma unroll 1
+  for (int base = thread; base < quads; base += kFillQuads * kThreads) {
+    float4 batch[kFillQuads];
+#pragma unroll
+    for (int i = 0; i < kFillQuads; ++i) {
+      const int quad = base + i * kThreads;
+      if (quad < quads) batch[i] = load_inputs(m, from, 4 * quad);
+    }
+#pragma unroll
+    for (int i = 0; i < kFillQuads; ++i) {
+      const int quad = base + i * kThreads;
+      if (quad >= quads) break;  // whole warps
+      largest = fmaxf(largest, largest_of(batch[i]));
+      put_quad<kStorage, kFold>(m, in.split, layout, times(batch[i], inverse), 4 * quad,
+                                to.x + column * layout.x_stride, to.groups + column);
+    }
+  }
+}
+
+// Fills all columns, and again those of tokens that must be scaled.
+template <Storage kStorage, int kFold>
+__device__ void fill_columns(const PackedMatrix& m, const LinearInput& in,
+                             const InputLayout& layout, const SharedInput& to, float* scales,
+                             float* warps) {
+#pragma unroll 1
+  for (int token = 0; token < in.tokens; ++token) {
+    float mine = 0;
+    fill_token<kStorage, kFold>(m, in, layout, token, 1, to, mine);
+    const float scale = scale_of_token<kStorage>(mine, warps);
+    if (scale != 1) fill_token<kStorage, kFold>(m, in, layout, token, 1.f / scale, to, mine);
+    if (threadIdx.x == 0) scales[token] = scale;
+    __syncthreads();
+  }
+}
+
+// The sums that a warp carries through its segment of some tiles. kUsual: see is_usual.
+template <Storage kStorage, int kFold, bool kUsual, int kTiles>
+struct Sums {
+  float segment[kTiles][4] = {}, part[kTiles][4] = {};
+
+  // An item of each tile: steps of 16 columns, from `first_step` of their unit on. x: the lane's
+  // column at the unit; groups: sums of the lane's columns there.
+  __device__ void add(const PackedMatrix& m, const uint8_t* const (&slots)[kTiles], int first_step,
+                      const uint16_t* x, const float* groups, int group_stride,
+                      const uint32_t* table, int lane) {
     constexpr int kSteps = kUnitSteps * 2 / lane_words(kStorage);
     constexpr int kWordSteps = kSteps / 2;
-    const uint8_t* record = slot + kItemBytes;
     const int fold = kFold == 0 ? m.fold : kFold;
-    uint4 b;
+    uint4 b, words[kTiles];
 #pragma unroll
     for (int i = 0; i < kSteps; ++i) {
       const int step = first_step + i;
-      if (i % 2 == 0) {
-        b = *reinterpret_cast<const uint4*>(x + step / 4 * 64 + step % 4 / 2 * 8);
-      }
-      const uint4 words =
-          *reinterpret_cast<const uint4*>(slot + i / kWordSteps * 512 + lane * 16);
-      uint32_t a[4];
-      widen<kStorage>(words, kSteps == kUnitSteps ? i : step, table, a);
+      if (i % 2 == 0) b = *reinterpret_cast<const uint4*>(x + step / 4 * 64 + step % 4 / 2 * 8);
       const uint32_t b0 = i % 2 == 0 ? b.x : b.z, b1 = i % 2 == 0 ? b.y : b.w;
-      if constexpr (!is_scaled(kStorage)) {
-        multiply<kStorage>(segment, a, b0, b1);
-      } else {
-        multiply<kStorage>(part, a, b0, b1);
-        if ((step + 1) % fold == 0) {
-          float2 inputs = {};
-          if constexpr (is_integer(kStorage)) {
-            inputs = *reinterpret_cast<const float2*>(groups + step / fold * group_stride);
-          }
-          fold_group<kStorage>(m, record, step / fold, lane / 4, part, inputs, segment);
-          for (float& value : part) value = 0;
+#pragma unroll
+      for (int t = 0; t < kTiles; ++t) {
+        if (i % kWordSteps == 0) {
+          words[t] = *reinterpret_cast<const uint4*>(slots[t] + i / kWordSteps * 512 + lane * 16);
         }
+        uint32_t a[4];
+        widen<kStorage>(words[t], kSteps == kUnitSteps ? i : step, table, a);
+        multiply<kStorage>(is_scaled(kStorage) ? part[t] : segment[t], a, b0, b1);
+      }
+      if (!is_scaled(kStorage) || (step + 1) % fold != 0) continue;
+      float2 inputs = {};
+      if constexpr (is_integer(kStorage)) {
+        inputs = *reinterpret_cast<const float2*>(groups + step / fold * group_stride);
+      }
+#pragma unroll
+      for (int t = 0; t < kTiles; ++t) {
+        fold_group<kStorage, kUsual>(m, slots[t] + kItemBytes, step / fold, lane / 4, part[t],
+                                     inputs, segment[t]);
+        for (float& value : part[t]) value = 0;
       }
     }
   }
 };
 
-// Adds the segments' sums in order and writes the rows of `turns` tiles, of which `tile` is the
-// first.
+// Adds the segments' sums in order and writes the rows of `count` tiles, of which the block's
+// turn-th is the first.
 __device__ void write_tiles(const PackedMatrix& m, const LinearInput& in, const float* sums,
-                            const float* scales, int tile, int turns, float* y, int64_t y_stride) {
+                            const float* scales, int turn, int count, float* y, int64_t y_stride) {
   const int columns = in.columns(), tile_values = in.tokens * kTileRows;
-  for (int i = static_cast<int>(threadIdx.x); i < turns * tile_values; i += kThreads) {
-    const int turn = i / tile_values, token = i % tile_values / kTileRows, row = i % kTileRows;
+  for (int i = static_cast<int>(threadIdx.x); i < count * tile_values; i += kThreads) {
+    const int local = i / tile_values, token = i % tile_values / kTileRows, row = i % kTileRows;
     const int column = in.split ? 2 * token : token;
-    const float* from = sums + (turn * kWarps * columns + column) * kTileRows + row;
+    const float* from = sums + (local * kWarps * columns + column) * kTileRows + row;
     float parts[kWarps], rests[kWarps];
 #pragma unroll
     for (int warp = 0; warp < kWarps; ++warp) {
@@ -237,72 +312,124 @@ __device__ void write_tiles(const PackedMatrix& m, const LinearInput& in, const 
 #pragma unroll
     for (int warp = 0; warp < kWarps; ++warp) total += parts[warp], rest += rests[warp];
     if (in.split) total = fmaf(rest, 1.f / kSplitFactor, total);
-    const int at = (tile + turn * static_cast<int>(gridDim.x)) * kTileRows + row;
+    const int tile = static_cast<int>(blockIdx.x) + (turn + local) * static_cast<int>(gridDim.x);
+    const int at = tile * kTileRows + row;
     if (at >= m.rows) continue;
     const float bias = m.bias == nullptr ? 0.f : m.bias[at];
     y[token * y_stride + at] = total * scales[token] + bias;
   }
 }
 
-template <Storage kStorage, int kFold>
+// A warp's part of a product.
+template <Storage kStorage, int kFold, bool kUsual>
+struct WarpProduct {
+  const PackedMatrix& m;
+  const InputLayout& layout;
+  const SharedInput& shared;
+  int warp, lane, columns, units, unit_groups;
+  const uint16_t* lane_x;
+  const float* lane_groups;
+
+  __device__ WarpProduct(const PackedMatrix& matrix, const InputLayout& inputs,
+                         const SharedInput& memory, int all_columns)
+      : m(matrix),
+        layout(inputs),
+        shared(memory),
+        warp(static_cast<int>(threadIdx.x) / 32),
+        lane(static_cast<int>(threadIdx.x) % 32),
+        columns(all_columns) {
+    const Segment segment(warp, m.units);
+    units = segment.units;
+    unit_groups = kUnitSteps / (kFold == 0 ? m.fold : kFold) * layout.group_stride;
+    lane_x = shared.x + min(lane / 4, columns - 1) * layout.x_stride + segment.first * kUnitCols +
+             lane % 4 * 16;
+    lane_groups =
+        shared.groups + segment.first * unit_groups + min(lane % 4 * 2, layout.group_stride - 2);
+  }
+
+  // The warp's segment of the next kTiles tiles of the stream; its sums go to sums: [tile][warp]
+  // [column][row].
+  template <int kTiles>
+  __device__ void multiply(Stream<kStorage, kFold>& stream, float* sums) const {
+    constexpr int kItems = Stream<kStorage, kFold>::kItems;
+    Sums<kStorage, kFold, kUsual, kTiles> mine;
+    const uint16_t* x = lane_x;
+    const float* groups = lane_groups;
+#pragma unroll 1
+    for (int unit = 0; unit < units; ++unit, x += kUnitCols, groups += unit_groups) {
+#pragma unroll
+      for (int item = 0; item < kItems; ++item) {
+        const uint8_t* slots[kTiles];
+#pragma unroll
+        for (int t = 0; t < kTiles; ++t) {
+          slots[t] = stream.next();
+          stream.fetch();
+        }
+        mine.add(m, slots, item * (kUnitSteps / kItems), x, groups, layout.group_stride,
+                 shared.table, lane);
+      }
+    }
+    const int pair = lane % 4 * 2;
+#pragma unroll
+    for (int t = 0; t < kTiles; ++t) {
+      float* to = sums + (t * kWarps + warp) * columns * kTileRows + lane / 4;
+      for (int i = 0; i < 2 && pair + i < columns; ++i) {
+        to[(pair + i) * kTileRows] = mine.segment[t][i];
+        to[(pair + i) * kTileRows + 8] = mine.segment[t][2 + i];
+      }
+    }
+  }
+};
+
+// The product of a block's tiles, whose codes come next in the stream, with the columns in shared
+// memory.
+template <Storage kStorage, int kFold, bool kUsual>
+__device__ void multiply_tiles(const PackedMatrix& m, const LinearInput& in,
+                               const InputLayout& layout, const SharedInput& shared,
+                               const float* scales, Stream<kStorage, kFold>& stream, float* y,
+                               int64_t y_stride) {
+  const WarpProduct<kStorage, kFold, kUsual> product(m, layout, shared, in.columns());
+  const int turns = block_tiles(m), tile_sums = kWarps * in.columns() * kTileRows;
+  int waiting = 0, half = 0;
+#pragma unroll 1
+  for (int turn = 0; turn < turns; turn += 2) {
+    float* sums = shared.sums + half * (layout.sums / 8);
+    if (turn + 1 < turns) {
+      product.template multiply<2>(stream, sums + waiting * tile_sums);
+    } else {
+      product.template multiply<1>(stream, sums + waiting * tile_sums);
+    }
+    waiting += min(2, turns - turn);
+    if (waiting < layout.turns && turn + 2 < turns) continue;
+    __syncthreads();
+    write_tiles(m, in, sums, scales, min(turn + 2, turns) - waiting, waiting, y, y_stride);
+    waiting = 0;
+    half ^= 1;  // the other half is free: all have read it before this barrier
+  }
+}
+
+template <Storage kStorage, int kFold, bool kUsual>
 __global__ void __launch_bounds__(kThreads, 1)
     linear_stream(const PackedMatrix m, const LinearInput in, float* y, int64_t y_stride) {
   extern __shared__ __align__(16) uint8_t memory[];
-  __shared__ float scales[kMostColumns];
+  __shared__ float scales[kMostColumns], warps[kWarps];
   grid_start();
-  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
-  const int columns = in.columns();
-  const SharedLayout layout(m, columns);
-  auto* x = reinterpret_cast<uint16_t*>(memory + layout.ring);
-  auto* groups = reinterpret_cast<float*>(memory + layout.ring + layout.x);
-  float* sums = groups + layout.groups / 4;
-  auto* table = reinterpret_cast<uint32_t*>(sums + layout.sums / 4);
-
-  Stream<kStorage> stream(m, warp, lane, memory + warp * kStages * layout.slot, layout.slot);
-  for (int stage = 0; stage < kStages - 1; ++stage) stream.fetch();
-  if constexpr (kStorage == Storage::kTable4) fill_table(m, table);
+  const InputLayout layout(m, in.columns());
+  const SharedInput shared(layout, memory + RingLayout(m.record_bytes).bytes());
+  Stream<kStorage, kFold> stream(m, memory);
+  if constexpr (kStorage == Storage::kTable4) fill_table(m, shared.table);
   grid_wait();
-  fill_columns<kStorage>(m, in, layout, scales, x, groups);
-
-  const uint16_t* lane_x = x + min(lane / 4, columns - 1) * layout.x_stride +
-                           stream.first_unit() * kUnitCols + lane % 4 * 16;
-  const int unit_groups = kUnitSteps / (kFold == 0 ? m.fold : kFold) * layout.group_stride;
-  const float* lane_groups =
-      groups + stream.first_unit() * unit_groups + min(lane % 4 * 2, layout.group_stride - 2);
-  constexpr int kItems = Stream<kStorage>::kItems;
-  const int tile_items = stream.tile_items(), stride = static_cast<int>(gridDim.x);
-  int turn = 0, half = 0;
-  float* turn_sums = sums;
-  for (int tile = static_cast<int>(blockIdx.x); tile * kTileRows < m.rows; tile += stride) {
-    Sums<kStorage, kFold> mine;
-    for (int item = 0; item < tile_items; ++item) {
-      const uint8_t* slot = stream.next();
-      stream.fetch();
-      mine.add(m, slot, item % kItems * (kUnitSteps / kItems), lane_x + item / kItems * kUnitCols,
-               lane_groups + item / kItems * unit_groups, layout.group_stride, table, lane);
-    }
-    float* to = turn_sums + (turn * kWarps + warp) * columns * kTileRows + lane / 4;
-    const int pair = lane % 4 * 2;
-    for (int i = 0; i < 2 && pair + i < columns; ++i) {
-      to[(pair + i) * kTileRows] = mine.segment[i];
-      to[(pair + i) * kTileRows + 8] = mine.segment[2 + i];
-    }
-    ++turn;
-    if (turn < layout.turns && (tile + stride) * kTileRows < m.rows) continue;
-    __syncthreads();
-    write_tiles(m, in, turn_sums, scales, tile - (turn - 1) * stride, turn, y, y_stride);
-    turn = 0;
-    half ^= 1;  // the other half is free: all have read it before this barrier
-    turn_sums = sums + half * (layout.sums / 8);
-  }
+  fill_columns<kStorage, kFold>(m, in, layout, shared, scales, warps);
+  multiply_tiles<kStorage, kFold, kUsual>(m, in, layout, shared, scales, stream, y, y_stride);
 }
 
 template <Storage kStorage>
 auto choose_kernel(const PackedMatrix& m) {
   if constexpr (is_scaled(kStorage)) {
-    if (m.fold != kUnitSteps) return linear_stream<kStorage, 0>;
+    if (m.fold != kUnitSteps) return linear_stream<kStorage, 0, false>;
+    if (is_usual(m)) return linear_stream<kStorage, kUnitSteps, true>;
   }
-  return linear_stream<kStorage, kUnitSteps>;
+  return linear_stream<kStorage, kUnitSteps, false>;
 }
 
 auto choose_kernel(const PackedMatrix& m) {
@@ -323,19 +450,21 @@ auto choose_kernel(const PackedMatrix& m) {
   return choose_kernel<Storage::kBF16>(m);
 }
 
+int shared_of(const PackedMatrix& m, const LinearInput& in) {
+  return RingLayout(m.record_bytes).bytes() + InputLayout(m, in.columns()).bytes();
+}
+
 }  // namespace
 
 bool stream_fits(const PackedMatrix& matrix, const LinearInput& input, int shared_bytes) {
-  return input.columns() <= kMostColumns &&
-         SharedLayout(matrix, input.columns()).bytes() <= shared_bytes;
+  return input.columns() <= kMostColumns && shared_of(matrix, input) <= shared_bytes;
 }
 
 void launch_linear_stream(const PackedMatrix& matrix, const LinearInput& input, float* y,
                           int64_t y_stride, int processors, cudaStream_t stream) {
-  const int tiles = (matrix.rows + kTileRows - 1) / kTileRows;
-  launch(choose_kernel(matrix), dim3(static_cast<unsigned>(std::min(tiles, processors))), kThreads,
-         static_cast<size_t>(SharedLayout(matrix, input.columns()).bytes()), stream, matrix, input,
-         y, y_stride);
+  launch(choose_kernel(matrix),
+         dim3(static_cast<unsigned>(std::min(row_tiles(matrix), processors))), kThreads,
+         static_cast<size_t>(shared_of(matrix, input)), stream, matrix, input, y, y_stride);
 }
 
 }  // namespace lowbit::cuda

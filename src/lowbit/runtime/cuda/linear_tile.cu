@@ -48,9 +48,9 @@ __global__ void __launch_bounds__(kPrepareThreads)
     float4 v = load_inputs(m, x, k);
     v = make_float4(v.x * inverse, v.y * inverse, v.z * inverse, v.w * inverse);
     uint16_t* to = out.values + column * stride;
-    store_quad<kStorage>(m, take_quad<kStorage>(v), k, to, out.sums + column, sum_stride);
+    store_quad<kStorage>(m.fold, take_quad<kStorage>(v), k, to, out.sums + column, sum_stride);
     if (in.split) {
-      store_quad<kStorage>(m, take_quad<kStorage>(v), k, to + stride, out.sums + column + 1,
+      store_quad<kStorage>(m.fold, take_quad<kStorage>(v), k, to + stride, out.sums + column + 1,
                            sum_stride);
     }
   }
@@ -85,8 +85,8 @@ __device__ void fetch_unit(const PackedMatrix& m, const StageLayout& layout,
   for (int i = 0; is_scaled(kStorage) && i < kBlockTiles; ++i) {
     const int tile = min(first_tile + i, tiles - 1);
     const uint8_t* from =
-        m.scales + (static_cast<int64_t>(tile) * m.records + (unit >> m.record_shift)) *
-                       m.record_bytes;
+        m.scales +
+        (static_cast<int64_t>(tile) * m.records + (unit >> m.record_shift)) * m.record_bytes;
     for (int at = static_cast<int>(threadIdx.x) * 16; at < layout.record; at += kThreads * 16) {
       copy16_async(stage + layout.codes + i * layout.record + at, from + at);
     }
@@ -114,8 +114,7 @@ struct TileSums {
 
   // codes, records: of the warp's first tile. x, groups: at the lane's first column.
   __device__ void add_unit(const PackedMatrix& m, const uint8_t* codes, const uint8_t* records,
-                           const uint8_t* x, const float* groups, const uint32_t* table,
-                           int lane) {
+                           const uint8_t* x, const float* groups, const uint32_t* table, int lane) {
     constexpr int kWordSteps = kUnitSteps / lane_words(kStorage);
     uint4 b[kWarpEighths];
 #pragma unroll
@@ -173,8 +172,8 @@ struct TileSums {
 // first_row, first_column: of the lane's first value.
 template <Storage kStorage>
 __device__ void write_sums(const PackedMatrix& m, const LinearInput& in, const float* row_scales,
-                           const TileSums<kStorage>& sums, int first_row,
-                           int first_column, float* y, int64_t y_stride) {
+                           const TileSums<kStorage>& sums, int first_row, int first_column,
+                           float* y, int64_t y_stride) {
 #pragma unroll
   for (int i = 0; i < kWarpTiles; ++i) {
 #pragma unroll
@@ -234,12 +233,11 @@ __global__ void __launch_bounds__(kThreads, 1)
     const uint8_t* stage = memory + unit % kStages * layout.bytes;
     const uint8_t* records = stage + layout.codes + row_warp * kWarpTiles * layout.record;
     const int first_column = column_warp * kWarpEighths * 8;
-    const uint8_t* x =
-        stage + layout.x + (first_column + lane / 4) * kColumnBytes + lane % 4 * 32;
+    const uint8_t* x = stage + layout.x + (first_column + lane / 4) * kColumnBytes + lane % 4 * 32;
     const float* groups =
         reinterpret_cast<const float*>(stage + layout.groups) + first_column + lane % 4 * 2;
-    sums.add_unit(m, stage + row_warp * kWarpTiles * lane_words(kStorage) * 512, records, x,
-                  groups, table, lane);
+    sums.add_unit(m, stage + row_warp * kWarpTiles * lane_words(kStorage) * 512, records, x, groups,
+                  table, lane);
     while (segment < kSegments && (segment + 1) * m.units / kSegments <= unit + 1) {
       sums.end_segment();
       ++segment;
@@ -248,8 +246,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   write_sums<kStorage>(
       m, in, prepared.scales, sums,
       (static_cast<int>(blockIdx.x) * kBlockTiles + row_warp * kWarpTiles) * kTileRows + lane / 4,
-      static_cast<int>(blockIdx.y) * kBlockColumns + column_warp * kWarpEighths * 8 +
-          lane % 4 * 2,
+      static_cast<int>(blockIdx.y) * kBlockColumns + column_warp * kWarpEighths * 8 + lane % 4 * 2,
       y, y_stride);
 }
 

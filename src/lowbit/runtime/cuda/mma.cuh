@@ -76,6 +76,15 @@ constexpr bool is_integer(Storage storage) {
   return storage == Storage::kInt4 || storage == Storage::kInt8;
 }
 
+// The value of a code over what it is widened to.
+template <Storage kStorage>
+__device__ inline float widening_factor(const PackedMatrix& m) {
+  if constexpr (kStorage == Storage::kInt4) return 0x1p20f;  // with inputs 16 times as large
+  if constexpr (kStorage == Storage::kInt8) return 0x1p24f;
+  if constexpr (kStorage == Storage::kE4M3) return 256;
+  return kStorage == Storage::kTable4 ? m.table_factor : 1.f;
+}
+
 // The four codes of one row of a lane in one step, as two pairs of halves. word: the 32 bits that
 // hold them; odd: 4-bit codes of the second step in it.
 template <Storage kStorage>
@@ -116,13 +125,21 @@ __device__ inline void widen(const uint4& words, int step, const uint32_t* table
   }
 }
 
+// Halves as scales and codes around a center: what kernels have a version of their own for.
+__host__ __device__ constexpr bool is_usual(const PackedMatrix& m) {
+  return m.scale_type == ScaleType::kF16 && m.zero_type == ZeroType::kCenter;
+}
+
 // The scales of a lane's two rows.
+template <bool kUsual>
 __device__ inline float2 scale_pair(const PackedMatrix& m, const uint8_t* record, int index) {
-  if (m.scale_type == ScaleType::kF32) return reinterpret_cast<const float2*>(record)[index];
+  if (!kUsual && m.scale_type == ScaleType::kF32)
+    return reinterpret_cast<const float2*>(record)[index];
   const uint32_t bits = reinterpret_cast<const uint32_t*>(record)[index];
   const auto low = static_cast<uint16_t>(bits), high = static_cast<uint16_t>(bits >> 16);
-  return m.scale_type == ScaleType::kF16 ? make_float2(half_to_float(low), half_to_float(high))
-                                         : make_float2(bf16_to_float(low), bf16_to_float(high));
+  return kUsual || m.scale_type == ScaleType::kF16
+             ? make_float2(half_to_float(low), half_to_float(high))
+             : make_float2(bf16_to_float(low), bf16_to_float(high));
 }
 
 __device__ inline int scale_bytes(const PackedMatrix& m) {
@@ -136,20 +153,21 @@ __device__ inline const uint8_t* after_scales(const PackedMatrix& m, const uint8
 
 // Adds a group's sums of products to those of the segment. inputs: the sums of the inputs of the
 // lane's two columns, for integers.
-template <Storage kStorage>
+template <Storage kStorage, bool kUsual = false>
 __device__ inline void fold_group(const PackedMatrix& m, const uint8_t* record, int group, int row,
                                   const float (&part)[4], const float2& inputs,
                                   float (&segment)[4]) {
   const int index = group * (kTileRows / 2) + row;
-  const float2 scale = scale_pair(m, record, index);
-  const float scale0 = scale.x * m.factor, scale8 = scale.y * m.factor;
+  const float2 scale = scale_pair<kUsual>(m, record, index);
+  const float factor = widening_factor<kStorage>(m);
+  const float scale0 = scale.x * factor, scale8 = scale.y * factor;
   segment[0] = fmaf(scale0, part[0], segment[0]);
   segment[1] = fmaf(scale0, part[1], segment[1]);
   segment[2] = fmaf(scale8, part[2], segment[2]);
   segment[3] = fmaf(scale8, part[3], segment[3]);
   if constexpr (is_integer(kStorage)) {
     float2 offset;  // scale * code + offset is the weight
-    if (m.zero_type == ZeroType::kCenter) {
+    if (kUsual || m.zero_type == ZeroType::kCenter) {
       const float center = static_cast<float>(m.center);
       offset = make_float2(-scale.x * center, -scale.y * center);
     } else if (m.zero_type == ZeroType::kInt) {
@@ -173,10 +191,13 @@ __device__ inline void fill_table(const PackedMatrix& m, uint32_t* table) {
   }
 }
 
-// A power of two by which a token is divided before it becomes halves, so that its largest value
-// is in [1024, 2048): far from their limits on both sides. Depends on the token alone.
+// Halves have limits: a token whose largest value is outside of these is divided by a power of two
+// before it becomes halves, and its product multiplied by it. Depends on the token alone.
+constexpr float kLargeInput = 2048, kSmallInput = 0x1p-6f;
 __device__ inline float token_scale(float largest) {
-  if (!(largest > 0) || isinf(largest)) return 1;
+  if ((largest < kLargeInput && largest >= kSmallInput) || !(largest > 0) || isinf(largest)) {
+    return 1;
+  }
   return exp2f(static_cast<float>(max(ilogbf(largest), -100) - 10));
 }
 
@@ -214,20 +235,16 @@ __device__ inline float from_16(uint16_t value) {
 // wants follow one another.
 __device__ inline int column_place(int k) { return k / 64 * 64 + k % 16 * 4 + k % 64 / 16 * 4; }
 
-// The largest value of a block of threads, in every thread. warps: one float for each warp, not in
-// use.
+// The largest value (none is negative) of a block of threads, in every thread. warps: one float for
+// each warp, not in use.
 __device__ inline float largest_of_block(float value, float* warps) {
   const int thread = static_cast<int>(threadIdx.x), count = static_cast<int>(blockDim.x) / 32;
-  for (int offset = 16; offset > 0; offset /= 2) {
-    value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, offset));
-  }
+  // Floats that are not negative are ordered as their bits are.
+  value = __uint_as_float(__reduce_max_sync(0xffffffffu, __float_as_uint(value)));
   if (thread % 32 == 0) warps[thread / 32] = value;
   __syncthreads();
   value = warps[thread % count];
-  for (int offset = 16; offset > 0; offset /= 2) {
-    value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, offset));
-  }
-  return value;
+  return __uint_as_float(__reduce_max_sync(0xffffffffu, __float_as_uint(value)));
 }
 
 // Four inputs in 16 bits, and their sum.
@@ -268,15 +285,16 @@ __device__ inline Quad take_quad(float4& v) {
 // Stores quad k / 4 of a column, whose neighbours are in the neighbouring lanes, and the sum of its
 // group. All lanes of a warp take part. sums: of the column's groups, `stride` floats apart.
 template <Storage kStorage>
-__device__ inline void store_quad(const PackedMatrix& m, Quad quad, int k, uint16_t* column,
-                                  float* sums, int64_t stride) {
+__device__ inline void store_quad(int fold, Quad quad, int k, uint16_t* column, float* sums,
+                                  int64_t stride) {
   *reinterpret_cast<ushort4*>(column + column_place(k)) = quad.values;
   if constexpr (is_integer(kStorage)) {
-    const int lanes = m.fold * 4;  // of a group
+    const int lanes = fold * 4;  // of a group
+#pragma unroll
     for (int offset = 1; offset < lanes; offset *= 2) {
       quad.sum += __shfl_xor_sync(0xffffffffu, quad.sum, offset);
     }
-    if (k / 4 % lanes == 0) sums[k / (m.fold * 16) * stride] = quad.sum;
+    if (k / 4 % lanes == 0) sums[k / (fold * 16) * stride] = quad.sum;
   }
 }
 

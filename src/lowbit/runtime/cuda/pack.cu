@@ -26,7 +26,8 @@ __global__ void pack_codes(PackedMatrix m, const uint8_t* raw, int64_t row_bytes
   const int tile = static_cast<int>(unit_index / m.units);
   // The inverse of unit_place.
   const int place = static_cast<int>(unit_index % m.units), length = m.units / kSegments;
-  const int unit = m.units % kSegments == 0 ? place % kSegments * length + place / kSegments : place;
+  const int unit =
+      m.units % kSegments == 0 ? place % kSegments * length + place / kSegments : place;
   const int row = tile * kTileRows + lane / 4 + part / 2 * 8;
   uint32_t value = 0;
   // The columns that may lie in this word are four of each step that the word holds.
@@ -61,19 +62,22 @@ __device__ float e4m3_value(uint32_t code) {
 
 // Weight (row, k) as dequantize_row makes it: no multiplication is fused with an addition.
 __device__ float weight_at(const PackedMatrix& m, int row, int k) {
-  const int tile = row / kTileRows, unit = k / kUnitCols, r = row % kTileRows, within = k % kUnitCols;
+  const int tile = row / kTileRows, unit = k / kUnitCols, r = row % kTileRows,
+            within = k % kUnitCols;
   const CodePlace place = place_of(m.storage, r, within);
   const int64_t word =
       ((static_cast<int64_t>(tile) * m.units + unit_place(m.units, unit)) * lane_words(m.storage) +
        place.word) *
           32 +
       place.lane;
-  const uint32_t bits = reinterpret_cast<const uint32_t*>(m.codes)[word * 4 + place.part] >> place.bit;
+  const uint32_t bits =
+      reinterpret_cast<const uint32_t*>(m.codes)[word * 4 + place.part] >> place.bit;
   if (m.storage == Storage::kF16) return half_to_float(static_cast<uint16_t>(bits));
   if (m.storage == Storage::kBF16) return bf16_to_float(static_cast<uint16_t>(bits));
 
   const uint8_t* record =
-      m.scales + (static_cast<int64_t>(tile) * m.records + (unit >> m.record_shift)) * m.record_bytes;
+      m.scales +
+      (static_cast<int64_t>(tile) * m.records + (unit >> m.record_shift)) * m.record_bytes;
   const int index = within / 16 / m.fold * kTileRows + r % 8 * 2 + r / 8;
   const float scale = scale_at(m, record, index);
   if (m.storage == Storage::kE4M3) return __fmul_rn(scale, e4m3_value(bits & 0xffu));
@@ -144,7 +148,9 @@ __global__ void linear_f32(const float* weight, const float* bias, const float* 
   }
 }
 
-unsigned blocks_of(int64_t count, int size) { return static_cast<unsigned>((count + size - 1) / size); }
+unsigned blocks_of(int64_t count, int size) {
+  return static_cast<unsigned>((count + size - 1) / size);
+}
 
 }  // namespace
 

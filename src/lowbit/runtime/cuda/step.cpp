@@ -107,7 +107,8 @@ bool StepData::upload(const StepBatch& batch, cudaStream_t stream) {
 StepView StepData::view() const { return {at(positions_), at(offsets_), at(tables_), count_}; }
 
 const QueryBlock* StepData::query_blocks(int queries, int& count) const {
-  const int list = std::min(static_cast<int>(std::bit_width(static_cast<unsigned>(queries))) - 1, kBlockLists - 1);
+  const int list = std::min(static_cast<int>(std::bit_width(static_cast<unsigned>(queries))) - 1,
+                            kBlockLists - 1);
   count = list_counts_[list];
   return reinterpret_cast<const QueryBlock*>(at(lists_[list]));
 }

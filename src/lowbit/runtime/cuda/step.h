@@ -33,7 +33,7 @@ class StepData {
   StepView view() const;
   // Blocks of at most `queries` tokens (a power of 2 up to 16) of one sequence.
   const QueryBlock* query_blocks(int queries, int& count) const;
-  int pages() const { return pages_; }      // of the longest sequence
+  int pages() const { return pages_; }       // of the longest sequence
   bool decodes() const { return decodes_; }  // one token of each sequence
 
  private:
