@@ -1,8 +1,10 @@
 #include "lowbit/hub/pull.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <atomic>
+#include <csignal>
 #include <thread>
 
 #include "hub/fake_hub.h"
@@ -370,6 +372,33 @@ TEST_F(PullTest, TwoAtOnceFetchEveryFileOnce) {
     EXPECT_EQ(hub_.seen(name).size(), 1u) << name;
   }
   EXPECT_EQ(fetched, bytes);
+}
+
+TEST_F(PullTest, ADiskThatFillsUpIsAnErrorAndWhatFitsIsKept) {
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
+  rlimit little = before;
+  little.rlim_cur = 100'000;
+  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
+  setrlimit(RLIMIT_FSIZE, &little);
+  const std::string message = error();
+  setrlimit(RLIMIT_FSIZE, &before);
+  std::signal(SIGXFSZ, handler);
+  EXPECT_NE(message.find("cannot write " + partial()), std::string::npos) << message;
+  EXPECT_EQ(fs::file_size(partial()), 100'000u);
+  pull(options_);
+  expect_whole();
+  EXPECT_EQ(hub_.seen("model.safetensors").back().field("range"), "bytes=100000-");
+}
+
+TEST_F(PullTest, WhatCannotFitIsNotBegun) {
+  hub_.fault = [](const HubRequest&, HubReply& reply) {
+    reply.body =
+        "{\"sha\": \"abc\", \"siblings\": [{\"rfilename\": \"model.safetensors\", \"blobId\": "
+        "\"ab\", \"size\": 1152921504606846976}]}";
+  };
+  expect_error("MiB are missing and");
+  EXPECT_TRUE(hub_.seen("/resolve/").empty());
 }
 
 TEST_F(PullTest, AnInterruptionKeepsWhatHasCome) {
