@@ -52,8 +52,12 @@ void add_calibration_method_options(CLI::App& sub, QuantizeOptions& options) {
          "--act-order", gptq.act_order,
          "gptq: round columns as they come (none), or those with large inputs first, groups "
          "of neighbours all the same (static), or groups in that order too (kept)")
-      ->transform(CLI::CheckedTransformer(orders))
+      ->transform(CLI::CheckedTransformer(orders).description(""))
+      ->type_name("none|static|kept")
       ->default_str("static")
+      ->group(kGroup);
+  sub.add_flag("--search-scale", gptq.search_scale,
+               "gptq: search each group's scale for the least error, inputs weighed in")
       ->group(kGroup);
   sub.add_option("--block-size", gptq.block_size, "gptq: columns between two updates of the rest")
       ->check(CLI::Range(1, 4096))

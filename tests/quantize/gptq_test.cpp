@@ -105,6 +105,7 @@ TEST(Gptq, EqualsThePaperInFloat64) {
           const GptqOptions options{.act_order = name == "plain"    ? ActOrder::kNone
                                                  : name == "static" ? ActOrder::kStatic
                                                                     : ActOrder::kKept,
+                                    .search_scale = false,
                                     .block_size = block};
           const QTensor q =
               gptq(x, w, 96, int_scheme(bits, 32, symmetric ? Zero::kNone : Zero::kInt), options);
@@ -150,13 +151,26 @@ TEST(Gptq, EqualsRtnWhenInputsAreIndependent) {
   for (int64_t k = 0; k < kCols; ++k) x[k * kCols + k] = 1;
   const std::vector<float> w = test::gaussian(kRows * kCols, 4);
   const QuantScheme scheme = int_scheme(4, 32, Zero::kInt);
-  EXPECT_EQ(dequantize(gptq(x, w, kCols, scheme)),
+  const GptqOptions plain{.search_scale = false};
+  EXPECT_EQ(dequantize(gptq(x, w, kCols, scheme, plain)),
             dequantize(Rtn().quantize({"w", kRows, kCols, w, nullptr}, scheme)));
   // Symmetric groups have smaller steps than rtn's, and still no weight is far from its code.
-  const QTensor q = gptq(x, w, kCols, int_scheme(4, 32));
+  const QTensor q = gptq(x, w, kCols, int_scheme(4, 32), plain);
   const std::vector<float> values = dequantize(q);
   for (size_t i = 0; i < w.size(); ++i) {
     EXPECT_NEAR(values[i], w[i], 0.505f * q.scales[i / 32]) << i;
+  }
+}
+
+TEST(Gptq, SearchedScalesLeaveLessError) {
+  constexpr int64_t kCols = 128, kRows = 24;
+  const std::vector<float> x = correlated_inputs(300, kCols, 1);
+  const std::vector<float> w = test::gaussian(kRows * kCols, 101);
+  for (const Zero zero : {Zero::kNone, Zero::kInt}) {
+    const QuantScheme scheme = int_scheme(3, 64, zero);
+    const QTensor searched = gptq(x, w, kCols, scheme, {.search_scale = true});
+    validate(searched, "searched");
+    EXPECT_LT(output_error(x, w, searched), output_error(x, w, gptq(x, w, kCols, scheme)));
   }
 }
 

@@ -9,6 +9,7 @@
 #include "lowbit/quantize/decoder_block.h"
 #include "lowbit/quantize/grid.h"
 #include "lowbit/quantize/hessian.h"
+#include "lowbit/quantize/scale_search.h"
 #include "lowbit/tensor/packing.h"
 
 namespace lowbit {
@@ -46,6 +47,7 @@ class RowRounder {
         factor_(factor),
         block_(options.block_size),
         range_(symmetric_range(scheme)),
+        search_(options.search_scale),
         out_(out),
         codes_(const_cast<uint8_t*>(out.codes.data)),
         kept_order_(options.act_order == ActOrder::kKept),
@@ -81,22 +83,26 @@ class RowRounder {
   }
 
   void fix_grids() {
-    std::vector<float> group(static_cast<size_t>(scheme_.group_size));
+    std::vector<float> group(static_cast<size_t>(scheme_.group_size)), sizes(group.size());
     for (int64_t r = 0; r < count_; ++r) {
       const float* row = job_.weight.data() + (first_ + r) * job_.cols;
       for (int64_t g = 0; g < out_.groups(); ++g) {
         for (int64_t i = 0; i < scheme_.group_size; ++i) {
           const int64_t column = g * scheme_.group_size + i;
           group[i] = factor_.dead[column] ? 0.f : row[column];
+          sizes[i] = factor_.sizes[column];
         }
-        set_grid(r, g, group, grids_[g * kRows + r]);
+        set_grid(r, g, group, sizes, grids_[g * kRows + r]);
       }
     }
   }
 
-  void set_grid(int64_t r, int64_t group, std::span<const float> values, Grid& grid) {
+  void set_grid(int64_t r, int64_t group, std::span<const float> values,
+                std::span<const float> sizes, Grid& grid) {
     const int64_t row = first_ + r;
-    grid = group_grid(values, scheme_.bits, scheme_.zero, {job_.name, row}, range_);
+    const GroupPlace place = {job_.name, row};
+    grid = search_ ? searched_grid(values, sizes, scheme_.bits, scheme_.zero, place)
+                   : group_grid(values, scheme_.bits, scheme_.zero, place, range_);
     out_.scales[row * out_.groups() + group] = grid.scale;
     if (scheme_.zero == Zero::kInt) {
       out_.zeros[row * out_.groups() + group] = static_cast<uint8_t>(grid.zero);
@@ -107,15 +113,16 @@ class RowRounder {
   // the errors of the columns between.
   void start_group(int64_t step, int64_t begin) {
     const int64_t size = scheme_.group_size;
-    std::vector<float> group(static_cast<size_t>(kRows * size));
+    std::vector<float> group(static_cast<size_t>(kRows * size)), sizes(static_cast<size_t>(size));
     for (int64_t i = 0; i < size; ++i) {
+      sizes[i] = factor_.sizes[factor_.order[step + i]];
       float column[kRows];
       std::copy_n(weights_.data() + (step + i) * kRows, kRows, column);
       subtract(step + i, begin, step, column);
       for (int64_t r = 0; r < kRows; ++r) group[r * size + i] = column[r];
     }
     for (int64_t r = 0; r < count_; ++r) {
-      set_grid(r, step / size, std::span(group).subspan(r * size, size), grids_[r]);
+      set_grid(r, step / size, std::span(group).subspan(r * size, size), sizes, grids_[r]);
     }
   }
 
@@ -160,6 +167,7 @@ class RowRounder {
   const GptqFactor& factor_;
   int64_t block_;
   float range_;  // that grids cover, over the largest weight
+  bool search_;
   QTensor& out_;
   uint8_t* codes_;
   bool kept_order_;
@@ -177,12 +185,14 @@ GptqFactor gptq_factor(const std::string& name, std::span<const double> hessian,
   GptqFactor result;
   result.order.resize(static_cast<size_t>(cols));
   result.dead.resize(static_cast<size_t>(cols));
+  result.sizes.resize(static_cast<size_t>(cols));
   std::vector<double> diagonal(static_cast<size_t>(cols));
   for (int64_t k = 0; k < cols; ++k) {
     diagonal[k] = hessian[k * cols + k];
     LOWBIT_CHECK(std::isfinite(diagonal[k]), name, ": column ", k, " of its inputs is ",
                  diagonal[k], " in the calibration data; the model is damaged or overflows");
     result.dead[k] = diagonal[k] <= 0;
+    result.sizes[k] = static_cast<float>(diagonal[k]);
     if (result.dead[k]) diagonal[k] = 1;
   }
   std::iota(result.order.begin(), result.order.end(), 0);

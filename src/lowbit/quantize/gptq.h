@@ -2,8 +2,9 @@
 // moves each rounding error into the columns still to come, by the inverse Hessian of the layer's
 // inputs.
 //
-// A symmetric group has the scale 2 max|w| / (2^bits - 1), as in the published program: smaller
-// steps than rtn, and no weight further than half a step from a code.
+// With search_scale a group's grid is the one of least error, columns weighted by the Hessian's
+// diagonal. Without it, a symmetric group has the scale 2 max|w| / (2^bits - 1), as in the
+// published program: smaller steps than rtn, and no weight further than half a step from a code.
 //
 // Groups take their grid when their first column is reached, from the weights as they are then.
 // Unless ActOrder::kNone, columns are taken in descending order of the Hessian's diagonal; static
@@ -33,6 +34,7 @@ class Gptq final : public BlockQuantizer {
 // What GPTQ derives from the inputs of a group of linears.
 struct GptqFactor {
   std::vector<int32_t> order;  // column taken at each step
+  std::vector<float> sizes;    // [cols] the Hessian's diagonal
   std::vector<bool> dead;      // [cols] columns whose input was always 0: their weights become 0
   std::vector<float> factor;   // see inverse_factor(), in `order`
   double damp_percent = 0;     // that it took; more than asked for if the Hessian was singular

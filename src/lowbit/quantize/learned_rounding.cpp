@@ -7,7 +7,7 @@
 #include "lowbit/base/check.h"
 #include "lowbit/base/vector_math.h"
 #include "lowbit/quantize/quantizer.h"
-#include "lowbit/tensor/dtype.h"
+#include "lowbit/quantize/scale_search.h"
 #include "lowbit/tensor/packing.h"
 
 namespace lowbit {
@@ -16,56 +16,8 @@ namespace {
 
 constexpr float kLeastStretch = 0.2f, kMostStretch = 2.f;
 constexpr float kLargestScale = 65504.f / kMostStretch;
-constexpr float kSmallestScale = 0x1p-24f;  // of fp16
 // Adam's memory of slopes and of their squares, and what keeps it from dividing by 0.
 constexpr float kMeanKept = 0.9f, kSquareKept = 0.98f, kSmallSlope = 1e-10f;
-
-float round_to_even(float x) {
-  const float shifted = x + 12582912.f;
-  return shifted - 12582912.f;
-}
-
-// As fp16 holds it, and never 0.
-float stored_scale(float scale) {
-  const float half = f16_to_f32(f32_to_f16(scale));
-  return half == 0 ? std::copysign(kSmallestScale, scale) : half;
-}
-
-float clamped(float x, float low, float high) { return std::min(std::max(x, low), high); }
-
-// The weighted squared error of a group on a grid.
-float error_of(const float* w, const float* importance, int64_t size, float scale, float low,
-               float high) {
-  const float inverse = 1.f / scale;
-  return sum_of(size, [&](int64_t k) {
-    const float step = clamped(round_to_even(w[k] * inverse), low, high);
-    const float difference = step * scale - w[k];
-    return importance[k] * difference * difference;
-  });
-}
-
-// The weight of largest magnitude lies at 0.25 to 1.75 times -2^(b-1) steps.
-float best_scale(const float* w, const float* importance, int64_t size, int bits) {
-  float extreme = 0;
-  for (int64_t k = 0; k < size; ++k) {
-    if (std::fabs(w[k]) > std::fabs(extreme)) extreme = w[k];
-  }
-  if (extreme == 0) return 1.f;
-  const float half = static_cast<float>(1 << (bits - 1));
-  constexpr int kSteps = 50;
-  const float step = (bits == 2 ? 0.45f : 0.75f) * half / kSteps;
-  float best = stored_scale(-extreme / half);
-  float least = error_of(w, importance, size, best, -half, half - 1);
-  for (int i = -kSteps; i <= kSteps; ++i) {
-    const float scale = stored_scale(-extreme / (half - step * static_cast<float>(i)));
-    const float error = error_of(w, importance, size, scale, -half, half - 1);
-    if (error < least) {
-      least = error;
-      best = scale;
-    }
-  }
-  return best;
-}
 
 }  // namespace
 
@@ -147,7 +99,7 @@ void LearnedRounding::shrink_range(const float* w, const float* importance, int6
     const float factor = 1.f - 0.5f * static_cast<float>(i) / kSteps;
     state_.stretch[group] = state_.shrink_high[group] = factor;
     const Grid g = grid(group);
-    const float error = error_of(w, importance, size_, g.scale, g.low, g.high);
+    const float error = rounding_error(w, importance, size_, g.scale, g.low, g.high);
     if (error < least) {
       least = error;
       best = factor;

@@ -21,7 +21,8 @@ enum class ActOrder {
 struct GptqOptions {
   double damp_percent = 0.01;  // of the Hessian's mean diagonal, added to its diagonal
   ActOrder act_order = ActOrder::kStatic;
-  int64_t block_size = 128;  // columns between two updates of all later ones
+  bool search_scale = false;  // of each group; false: the scale that holds the largest weight
+  int64_t block_size = 128;   // columns between two updates of all later ones
 };
 
 struct AwqOptions {

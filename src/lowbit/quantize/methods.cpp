@@ -65,6 +65,7 @@ std::unique_ptr<BlockQuantizer> make_block(const MethodOptions& options) {
 Json describe_gptq(const MethodOptions& options) {
   return {{"damp_percent", options.gptq.damp_percent},
           {"act_order", static_cast<int>(options.gptq.act_order)},
+          {"search_scale", options.gptq.search_scale},
           {"block_size", options.gptq.block_size}};
 }
 bool gptq_reorders(const MethodOptions& options) {
