@@ -55,7 +55,8 @@ class GgufMetadata {
   int64_t get_int(const std::string& key, std::optional<int64_t> fallback = {}) const;
   double get_double(const std::string& key, std::optional<double> fallback = {}) const;
   bool get_bool(const std::string& key, std::optional<bool> fallback = {}) const;
-  std::string get_string(const std::string& key, std::optional<std::string> fallback = {}) const;
+  std::string get_string(const std::string& key,
+                         const std::optional<std::string>& fallback = {}) const;
   const std::vector<std::string>& get_strings(const std::string& key) const;  // absent: empty
   const std::vector<double>& get_numbers(const std::string& key) const;       // absent: empty
 };

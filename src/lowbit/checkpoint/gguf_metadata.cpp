@@ -54,7 +54,7 @@ bool GgufMetadata::get_bool(const std::string& key, std::optional<bool> fallback
 }
 
 std::string GgufMetadata::get_string(const std::string& key,
-                                     std::optional<std::string> fallback) const {
+                                     const std::optional<std::string>& fallback) const {
   return scalar<std::string>(*this, key, fallback, "a string");
 }
 

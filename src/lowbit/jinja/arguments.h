@@ -26,7 +26,7 @@ class Bound {
   bool has(size_t i) const { return values_[i].has_value(); }
   bool has_value(size_t i) const { return has(i) && !values_[i]->is_none(); }  // nor none
   const Value& operator[](size_t i) const { return *values_[i]; }
-  Value value_or(size_t i, Value fallback) const { return has(i) ? *values_[i] : fallback; }
+  Value value_or(size_t i, const Value& fallback) const { return has(i) ? *values_[i] : fallback; }
   Int integer(size_t i, Int fallback) const;
   bool truth(size_t i, bool fallback) const { return has(i) ? truthy(*values_[i]) : fallback; }
   const Str& string(size_t i) const;
