@@ -1,9 +1,9 @@
 #include "lowbit/hub/settings.h"
 
 #include <algorithm>
-#include <cstdlib>
 
 #include "lowbit/base/check.h"
+#include "lowbit/base/environment.h"
 #include "lowbit/base/file.h"
 #include "lowbit/checkpoint/hub_cache.h"
 #include "lowbit/checkpoint/paths.h"
@@ -14,13 +14,8 @@ namespace {
 
 constexpr size_t kTokenBytes = 4'096;
 
-std::string variable(const char* name) {
-  const char* value = std::getenv(name);
-  return value == nullptr ? "" : value;
-}
-
 bool is_set(const char* name) {
-  std::string value = variable(name);
+  std::string value = environment_variable(name);
   for (char& c : value) c = c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c;
   return value == "1" || value == "ON" || value == "YES" || value == "TRUE";
 }
@@ -33,16 +28,18 @@ std::string trimmed(const std::string& text) {
 }
 
 fs::path token_file() {
-  if (const std::string path = variable("HF_TOKEN_PATH"); !path.empty()) return path;
-  if (const std::string home = variable("HF_HOME"); !home.empty()) return fs::path(home) / "token";
-  const std::string cache = variable("XDG_CACHE_HOME");
-  const fs::path base = cache.empty() ? fs::path(variable("HOME")) / ".cache" : fs::path(cache);
+  if (const std::string path = environment_variable("HF_TOKEN_PATH"); !path.empty()) return path;
+  if (const std::string home = environment_variable("HF_HOME"); !home.empty())
+    return fs::path(home) / "token";
+  const std::string cache = environment_variable("XDG_CACHE_HOME");
+  const fs::path base =
+      cache.empty() ? fs::path(environment_variable("HOME")) / ".cache" : fs::path(cache);
   return base / "huggingface" / "token";
 }
 
 std::string find_token() {
   for (const char* name : {"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"}) {
-    if (std::string token = trimmed(variable(name)); !token.empty()) return token;
+    if (std::string token = trimmed(environment_variable(name)); !token.empty()) return token;
   }
   const fs::path file = token_file();
   return path_exists(file) ? trimmed(read_file(file, kTokenBytes)) : "";
@@ -60,7 +57,7 @@ void check_token(const std::string& token) {
 
 HubSettings settings_from_environment() {
   HubSettings settings;
-  if (std::string endpoint = variable("HF_ENDPOINT"); !endpoint.empty()) {
+  if (std::string endpoint = environment_variable("HF_ENDPOINT"); !endpoint.empty()) {
     while (endpoint.ends_with('/')) endpoint.pop_back();
     LOWBIT_CHECK(endpoint.starts_with("http://") || endpoint.starts_with("https://"),
                  "HF_ENDPOINT is \"", endpoint, "\", not an address that begins with https://");

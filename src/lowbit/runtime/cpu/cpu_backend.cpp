@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 
 #include "lowbit/base/check.h"
+#include "lowbit/base/environment.h"
 #include "lowbit/runtime/cpu/isa.h"
 #include "lowbit/runtime/cpu/linear.h"
 #include "lowbit/runtime/host_backend.h"
@@ -18,11 +18,6 @@ using cpu::Kernels;
 
 constexpr int64_t kChunk = 16;          // tokens of one turn in elementwise loops
 constexpr int64_t kAttentionRows = 48;  // queries times heads of one task
-
-std::string environment_variable(const char* name) {
-  const char* value = std::getenv(name);
-  return value == nullptr ? "" : value;
-}
 
 class CpuBackend : public HostBackend {
  public:

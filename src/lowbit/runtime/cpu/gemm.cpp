@@ -3,8 +3,8 @@
 #include "lowbit/runtime/cpu/gemm.h"
 
 #include <algorithm>
-#include <cstdlib>
 
+#include "lowbit/base/environment.h"
 #include "lowbit/runtime/cpu/isa.h"
 
 namespace lowbit::cpu {
@@ -49,11 +49,6 @@ void pack_panel(MatrixView view, int64_t first, int64_t count, int64_t width, in
   }
 }
 
-std::string forced_isa() {
-  const char* value = std::getenv("LOWBIT_CPU_ISA");
-  return value != nullptr ? value : "";
-}
-
 }  // namespace
 
 void plain_gemm_tile(int64_t k, const float* a, const float* b, float* c, int64_t c_stride,
@@ -75,7 +70,7 @@ void plain_gemm_tile(int64_t k, const float* a, const float* b, float* c, int64_
 
 Gemm::Gemm(ThreadPool* pool, const std::string& isa)
     : pool_(pool),
-      kernel_(select_gemm(isa.empty() ? forced_isa() : isa)),
+      kernel_(select_gemm(isa.empty() ? environment_variable("LOWBIT_CPU_ISA") : isa)),
       packed_a_(static_cast<size_t>(pool == nullptr ? 1 : pool->size())) {}
 
 void Gemm::run(int64_t count, const std::function<void(int64_t, int)>& body) {

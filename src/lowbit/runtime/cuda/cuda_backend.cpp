@@ -1,12 +1,12 @@
 #include "lowbit/runtime/cuda/cuda_backend.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <tuple>
 
 #include "lowbit/base/check.h"
+#include "lowbit/base/environment.h"
 #include "lowbit/base/limits.h"
 #include "lowbit/runtime/cuda/device.h"
 #include "lowbit/runtime/cuda/kernels.h"
@@ -25,11 +25,6 @@ constexpr int kManyTokens = 8;           // up to here a block of threads attend
 constexpr int kMostTokens = 64;          // up to here to a span of pages
 constexpr int64_t kRecordedTokens = 64;  // decode steps of more are not recorded
 constexpr size_t kMostRecordings = 64;
-
-std::string environment_variable(const char* name) {
-  const char* value = std::getenv(name);
-  return value == nullptr ? "" : value;
-}
 
 void require_device() {
   const std::string problem = cuda::device_problem();
