@@ -15,8 +15,7 @@ namespace {
 fs::path find_snapshot(const fs::path& repository) {
   const fs::path ref = repository / "refs" / "main";
   if (path_exists(ref)) {
-    std::string commit = read_file(ref, 4096);
-    while (!commit.empty() && (commit.back() == '\n' || commit.back() == ' ')) commit.pop_back();
+    const std::string commit = read_ref(ref);
     LOWBIT_CHECK_KIND(is_plain_name(commit), ErrorKind::kCorruptFile, ref.string(),
                       ": does not hold the name of a commit");
     const fs::path snapshot = repository / "snapshots" / commit;
@@ -56,6 +55,13 @@ std::string hub_folder_name(const std::string& model) {
   std::string name = "models--" + model;
   if (const size_t slash = name.find('/'); slash != std::string::npos) name.replace(slash, 1, "--");
   return name;
+}
+
+std::string read_ref(const std::string& file) {
+  constexpr size_t kRefBytes = 4096;
+  std::string commit = read_file(file, kRefBytes);
+  while (!commit.empty() && (commit.back() == '\n' || commit.back() == ' ')) commit.pop_back();
+  return commit;
 }
 
 std::string find_in_hub_cache(const std::string& model) {

@@ -18,8 +18,6 @@ namespace lowbit::hub {
 
 namespace {
 
-constexpr size_t kRefBytes = 4'096;
-
 void make_folder(const fs::path& folder) {
   std::error_code error;
   fs::create_directories(folder, error);
@@ -70,8 +68,7 @@ fs::path RepositoryCache::incomplete(const std::string& etag) const {
 std::string RepositoryCache::find_commit(const std::string& revision) const {
   const fs::path ref = folder_ / "refs" / revision;
   if (path_exists(ref) && !is_folder(ref)) {
-    std::string commit = read_file(ref, kRefBytes);
-    while (!commit.empty() && (commit.back() == '\n' || commit.back() == ' ')) commit.pop_back();
+    const std::string commit = read_ref(ref);
     if (is_plain_name(commit) && is_folder(snapshot(commit))) return commit;
   }
   return is_plain_name(revision) && is_folder(snapshot(revision)) ? revision : "";
