@@ -37,11 +37,7 @@ std::string some_text(int64_t words) {
 class Calibration : public testing::Test {
  protected:
   void SetUp() override {
-    Json config = test::tiny_folder_config();
-    config["hidden_size"] = 64;
-    config["intermediate_size"] = 96;
-    config["num_attention_heads"] = 2;
-    test::write_tiny_folder(model(), config);
+    test::write_tiny_folder(model(), test::tinier_folder_config());
     test::write_text(folder_ / "text.txt", some_text(400));
   }
   void TearDown() override { fault_hook = nullptr; }

@@ -107,11 +107,7 @@ TEST(LearnedRounding, TakesStepsOfAdam) {
 class Best : public testing::Test {
  protected:
   void SetUp() override {
-    Json config = test::tiny_folder_config();
-    config["hidden_size"] = 64;
-    config["intermediate_size"] = 96;
-    config["num_attention_heads"] = 2;
-    test::write_tiny_folder(model(), config);
+    test::write_tiny_folder(model(), test::tinier_folder_config());
     std::string text;
     test::Random random(7);
     for (int i = 0; i < 2000; ++i) text += static_cast<char>('a' + random.below(26));

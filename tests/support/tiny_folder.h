@@ -33,6 +33,15 @@ inline Json tiny_folder_config() {
           {"torch_dtype", "float16"}};
 }
 
+// A smaller one, for what learns or measures.
+inline Json tinier_folder_config() {
+  Json config = tiny_folder_config();
+  config["hidden_size"] = 64;
+  config["intermediate_size"] = 96;
+  config["num_attention_heads"] = 2;
+  return config;
+}
+
 // The 256 bytes, <s>, </s> and a few merges' worth of padding; GPT-2's pre-tokenizer.
 inline std::string tiny_tokenizer_json(int64_t vocab_size) {
   TokenizerSpec spec;

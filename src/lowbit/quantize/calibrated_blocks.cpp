@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "lowbit/base/check.h"
+#include "lowbit/quantize/parallel_copy.h"
 #include "lowbit/quantize/quantizer.h"
 
 namespace lowbit {
@@ -115,23 +116,13 @@ std::unique_ptr<HiddenStates> CalibratedBlocks::make_states(const char* name) co
   return std::make_unique<HiddenStates>(samples_, tokens_, job_.config.hidden_size, spill);
 }
 
-void CalibratedBlocks::copy(std::span<const float> from, std::span<float> to) {
-  constexpr size_t kShare = 1 << 16;
-  const auto shares = static_cast<int64_t>((from.size() + kShare - 1) / kShare);
-  job_.pool.parallel_for(shares, [&](int64_t share, int) {
-    const size_t first = static_cast<size_t>(share) * kShare;
-    const auto part = from.subspan(first, std::min(kShare, from.size() - first));
-    std::copy(part.begin(), part.end(), to.begin() + static_cast<int64_t>(first));
-  });
-}
-
 void CalibratedBlocks::run(BlockWeights weights, const HiddenStates& from, HiddenStates& to) {
   DecoderBlock block(std::move(weights), rope_, job_.pool);
   BlockTrace trace;
   std::vector<float> output(static_cast<size_t>(tokens_ * job_.config.hidden_size));
   for (int64_t s = 0; s < samples_; ++s) {
     block.forward({1, tokens_}, from.sample(s), trace, output);
-    copy(output, to.sample(s));
+    parallel_copy(job_.pool, output, to.sample(s));
   }
 }
 
@@ -232,7 +223,7 @@ void CalibratedBlocks::advance(const PlanUnit& unit, int64_t index) {
     HiddenStates& states = original_ ? *original_ : *target_;
     if (original_ && target_index_ == index) {
       for (int64_t s = 0; s < samples_; ++s) {
-        copy(target_->sample(s), states.sample(s));
+        parallel_copy(job_.pool, target_->sample(s), states.sample(s));
       }
     } else {
       run(load_block_weights(job_.checkpoint, job_.config, index), states, states);

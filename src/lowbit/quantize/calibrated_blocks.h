@@ -48,7 +48,6 @@ class CalibratedBlocks {
 
  private:
   std::unique_ptr<HiddenStates> make_states(const char* name) const;
-  void copy(std::span<const float> from, std::span<float> to);
   void run(BlockWeights weights, const HiddenStates& from, HiddenStates& to);
   BlockSchemes schemes_of(const PlanUnit& unit, const BlockWeights& block) const;
   void write_block(const PlanUnit& unit, const BlockWeights& block, const BlockResult& result,

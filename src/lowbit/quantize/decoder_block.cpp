@@ -5,6 +5,7 @@
 #include "lowbit/base/check.h"
 #include "lowbit/model/model.h"
 #include "lowbit/quantize/decoder_block_scratch.h"
+#include "lowbit/quantize/parallel_copy.h"
 #include "lowbit/quantize/rms_norm.h"
 #include "lowbit/runtime/cpu/fit_kernels.h"
 
@@ -84,14 +85,6 @@ void DecoderBlock::for_tokens(int64_t tokens,
   });
 }
 
-void DecoderBlock::copy(std::span<const float> from, std::span<float> to) {
-  const int64_t hidden = weights_.hidden;
-  for_tokens(static_cast<int64_t>(from.size()) / hidden, [&](int64_t first, int64_t last) {
-    std::copy(from.begin() + first * hidden, from.begin() + last * hidden,
-              to.begin() + first * hidden);
-  });
-}
-
 // y = x W^T + bias, or added to y.
 void DecoderBlock::linear(int index, const std::vector<float>& x, int64_t tokens, float* y,
                           bool add) {
@@ -157,7 +150,7 @@ void DecoderBlock::attention(SequenceBatch batch, std::span<const float> x, Bloc
   scratch_->attention.forward({shape, trace.batch.sequences, trace.batch.length},
                               trace.outputs[kQ].data(), trace.outputs[kK].data(),
                               trace.outputs[kV].data(), trace.inputs[kOutputInput].data());
-  copy(x, trace.residual);
+  parallel_copy(pool_, x, trace.residual);
   linear(kO, trace.inputs[kOutputInput], tokens, trace.residual.data(), true);
 }
 
@@ -183,7 +176,7 @@ void DecoderBlock::forward(SequenceBatch batch, std::span<const float> x, BlockT
 void DecoderBlock::mlp(BlockTrace& trace, std::span<float> y) {
   check(trace.batch, trace.residual.size(), y.size());
   activate(trace);
-  copy(trace.residual, y);
+  parallel_copy(pool_, trace.residual, y);
   linear(kDown, trace.inputs[kDownInput], trace.batch.tokens(), y.data(), true);
 }
 

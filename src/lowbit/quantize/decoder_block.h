@@ -80,7 +80,6 @@ class DecoderBlock {
   void check(SequenceBatch batch, size_t x, size_t y) const;
   void resize(BlockTrace& trace) const;
   void for_tokens(int64_t tokens, const std::function<void(int64_t first, int64_t last)>& body);
-  void copy(std::span<const float> from, std::span<float> to);
   void linear(int index, const std::vector<float>& x, int64_t tokens, float* y, bool add);
   void finish_heads(const BlockTrace& trace, int64_t heads, const std::vector<float>& norm,
                     const std::vector<float>& raw, std::vector<float>& out);

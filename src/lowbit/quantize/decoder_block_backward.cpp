@@ -4,6 +4,7 @@
 #include "lowbit/base/check.h"
 #include "lowbit/quantize/decoder_block.h"
 #include "lowbit/quantize/decoder_block_scratch.h"
+#include "lowbit/quantize/parallel_copy.h"
 #include "lowbit/quantize/rms_norm.h"
 #include "lowbit/runtime/cpu/fit_kernels.h"
 
@@ -64,7 +65,7 @@ void DecoderBlock::mlp_backward(const BlockTrace& trace, std::span<const float> 
   linear_backward(kUp, trace, dup, gradients, normed, true);
 
   float* residual = sized(scratch_->residual, tokens * hidden);
-  copy(dy, {residual, dy.size()});
+  parallel_copy(pool_, dy, {residual, dy.size()});
   for_tokens(tokens, [&](int64_t first, int64_t last) {
     for (int64_t at = first * hidden; at < last * hidden; at += hidden) {
       rms_norm_backward(trace.residual.data() + at, weights_.post_attention_norm, weights_.eps,
@@ -116,7 +117,7 @@ void DecoderBlock::backward(std::span<const float> x, const BlockTrace& trace,
   linear_backward(kK, trace, k, gradients, normed, true);
   linear_backward(kV, trace, v, gradients, normed, true);
   if (dx.empty()) return;
-  copy({s.residual.data(), dx.size()}, dx);
+  parallel_copy(pool_, {s.residual.data(), dx.size()}, dx);
   for_tokens(tokens, [&](int64_t first, int64_t last) {
     for (int64_t at = first * hidden; at < last * hidden; at += hidden) {
       rms_norm_backward(x.data() + at, weights_.input_norm, weights_.eps, normed + at,
