@@ -7,6 +7,7 @@
 // 16 rows (or columns), then the low parts. A tile of a is [row][k], one of b [k / 2][column][2].
 #include <immintrin.h>
 
+#include "lowbit/runtime/cpu/amx_tiles.h"
 #include "lowbit/runtime/cpu/gemm_tiles.h"
 
 namespace lowbit::cpu::amx {
@@ -16,23 +17,13 @@ namespace {
 constexpr int64_t kUnit = 32;         // of k
 constexpr int64_t kTileBytes = 1024;  // 16 rows of 64
 
-struct alignas(64) TileConfig {
-  uint8_t palette = 1;
-  uint8_t start_row = 0;
-  uint8_t reserved[14] = {};
-  uint16_t row_bytes[16] = {};
-  uint8_t rows[16] = {};
-};
-
 void configure() {
   TileConfig config;
   for (int tile = 0; tile < 8; ++tile) {
     config.row_bytes[tile] = 64;
     config.rows[tile] = 16;
   }
-  // g++ 12 takes the instruction to read 8 bytes and may store the rest too late.
-  __asm__ volatile("" : : "r"(&config) : "memory");
-  _tile_loadconfig(&config);
+  load_tile_config(config);
 }
 
 // 16 pairs of neighbouring k, as bf16: the first of a pair in the low half.

@@ -1,18 +1,11 @@
 // Quantized weights times int8 activations with AMX; tokens that do not fill a tile go to VNNI.
+#include "lowbit/runtime/cpu/amx_tiles.h"
 #include "lowbit/runtime/cpu/kernels_avx512.h"
 #include "lowbit/runtime/cpu/linear_amx.h"
 #include "lowbit/runtime/cpu/simd_avx512.h"
 
 namespace lowbit::cpu {
 namespace {
-
-struct alignas(64) TileConfig {
-  uint8_t palette = 1;
-  uint8_t start_row = 0;
-  uint8_t reserved[14] = {};
-  uint16_t row_bytes[16] = {};
-  uint8_t rows[16] = {};
-};
 
 // Tile 0 holds products, 4 activations, 6 weights.
 struct AmxTiles {
@@ -23,9 +16,7 @@ struct AmxTiles {
       config.row_bytes[tile] = static_cast<uint16_t>(tile == 4 ? cols : 64);
       config.rows[tile] = static_cast<uint8_t>(tile == 6 ? cols / 4 : 16);
     }
-    // g++ 12 takes the instruction to read 8 bytes and may store the rest too late.
-    __asm__ volatile("" : : "r"(&config) : "memory");
-    _tile_loadconfig(&config);
+    load_tile_config(config);
   }
 
   static inline void release() { _tile_release(); }
