@@ -106,13 +106,16 @@ void print(const ThroughputResult& result, const ThroughputCommand& command, Ses
   print_acceptance(stats.draft_tokens, stats.accepted_tokens, stats.generation_tokens, stdout);
 }
 
+int64_t random_output_len(const ThroughputCommand& command) {
+  return command.output_len > 0 ? command.output_len : kDefaultOutput;
+}
+
 std::vector<WorkloadRequest> workload(const ThroughputCommand& command, const Tokenizer& tokenizer,
                                       int64_t vocab_size) {
   const auto seed = static_cast<uint64_t>(command.seed);
   if (command.dataset.empty()) {
-    return random_workload(command.num_prompts, command.input_len,
-                           command.output_len > 0 ? command.output_len : kDefaultOutput, vocab_size,
-                           seed);
+    return random_workload(command.num_prompts, command.input_len, random_output_len(command),
+                           vocab_size, seed);
   }
   ConversationOptions options;
   options.num_prompts = command.num_prompts;
@@ -124,10 +127,8 @@ std::vector<WorkloadRequest> workload(const ThroughputCommand& command, const To
 
 void run_engine(ThroughputCommand& command) {
   if (command.run.context == 0) {
-    command.run.context =
-        command.dataset.empty()
-            ? command.input_len + (command.output_len > 0 ? command.output_len : kDefaultOutput)
-            : ConversationOptions().max_tokens;
+    command.run.context = command.dataset.empty() ? command.input_len + random_output_len(command)
+                                                  : ConversationOptions().max_tokens;
   }
   command.engine.kv_dtype = command.run.kv_dtype();
   Session session(command.model, command.run);

@@ -251,7 +251,7 @@ std::string first_model_name(const ServerLoadOptions& options) {
   const std::string origin = options.url + "/v1/models";
   LOWBIT_CHECK_KIND(
       got == 200 && what.empty(), ErrorKind::kIo, origin, ": ",
-      what.empty() ? concat("status ", got, " (name the model with --served-model)") : what);
+      what.empty() ? concat("status ", got, " (name the model with --served-model-name)") : what);
   const Json json = parse_json(body, origin);
   const auto data = json.is_object() ? json.find("data") : json.end();
   LOWBIT_CHECK_KIND(json.is_object() && data != json.end() && data->is_array() && !data->empty() &&

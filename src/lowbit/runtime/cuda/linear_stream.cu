@@ -31,14 +31,11 @@ __host__ __device__ int row_tiles(const PackedMatrix& m) {
   return (m.rows + kTileRows - 1) / kTileRows;
 }
 
-// A ring of slots for each warp.
-struct RingLayout {
-  int slot;
-
-  __host__ __device__ explicit RingLayout(int record_bytes) : slot(kItemBytes + record_bytes) {}
-  __host__ __device__ int warp_bytes() const { return kStages * slot; }
-  __host__ __device__ int bytes() const { return kWarps * warp_bytes(); }
-};
+// A ring of kStages slots for each warp: an item and its record in each.
+__host__ __device__ int slot_bytes(const PackedMatrix& m) { return kItemBytes + m.record_bytes; }
+__host__ __device__ int ring_bytes(const PackedMatrix& m) {
+  return kWarps * kStages * slot_bytes(m);
+}
 
 // What a product needs beside the ring: [columns of x][sums of their groups][partial sums,
 // twice][table]
@@ -94,7 +91,7 @@ class Stream {
   __device__ Stream(const PackedMatrix& m, uint8_t* ring)
       : lane_(static_cast<int>(threadIdx.x) % 32),
         record_bytes_(m.record_bytes),
-        slot_bytes_(kItemBytes + m.record_bytes),
+        slot_bytes_(slot_bytes(m)),
         record_shift_(m.record_shift),
         ring_(ring + static_cast<int>(threadIdx.x) / 32 * kStages * slot_bytes_) {
     const int warp = static_cast<int>(threadIdx.x) / 32, stride = static_cast<int>(gridDim.x);
@@ -415,7 +412,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   __shared__ float scales[kMostColumns], warps[kWarps];
   grid_start();
   const InputLayout layout(m, in.columns());
-  const SharedInput shared(layout, memory + RingLayout(m.record_bytes).bytes());
+  const SharedInput shared(layout, memory + ring_bytes(m));
   Stream<kStorage, kFold> stream(m, memory);
   if constexpr (kStorage == Storage::kTable4) fill_table(m, shared.table);
   grid_wait();
@@ -451,7 +448,7 @@ auto choose_kernel(const PackedMatrix& m) {
 }
 
 int shared_of(const PackedMatrix& m, const LinearInput& in) {
-  return RingLayout(m.record_bytes).bytes() + InputLayout(m, in.columns()).bytes();
+  return ring_bytes(m) + InputLayout(m, in.columns()).bytes();
 }
 
 }  // namespace
