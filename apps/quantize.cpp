@@ -6,6 +6,7 @@
 #include "commands.h"
 #include "lowbit/base/check.h"
 #include "lowbit/checkpoint/formats.h"
+#include "lowbit/quantize/gguf_recipe.h"
 #include "lowbit/quantize/pipeline.h"
 #include "lowbit/quantize/quantizer.h"
 #include "lowbit/report/table.h"
@@ -68,12 +69,12 @@ void add_quantize(CLI::App& program) {
                  "Quantization method (and its usual format):" + method_list())
       ->capture_default_str();
   sub.add_option("--bits", options.bits, "Bits per weight")
-      ->check(CLI::Range(2, 8))
+      ->check(CLI::Range(1, 8))
       ->capture_default_str();
   sub.add_option(
          "--group-size", options.group_size,
          "Weights of a row that share a scale: 32, 64, 128, or -1 for the whole row (default: "
-         "what the format usually has; 64, 32 for GGUF)")
+         "what the format usually has; 64, the type's for GGUF)")
       ->check(CLI::IsMember({-1, 32, 64, 128}));
   auto* sym = sub.add_flag_callback(
       "--sym", [&options] { options.symmetric = true; }, "Symmetric: no zero points (default)");
@@ -81,8 +82,10 @@ void add_quantize(CLI::App& program) {
          "--asym", [&options] { options.symmetric = false; }, "Asymmetric: with zero points")
       ->excludes(sym);
   sub.add_option("--format", options.format,
-                 "gguf[:q4_0|q4_1|q8_0|f16], safetensors[:f16|bf16], or one of: " + format_list() +
-                     " (default: the method's)");
+                 "gguf[:TYPE], safetensors[:f16|bf16], or one of: " + format_list() +
+                     " (default: the method's). GGUF types: " + gguf_recipe_names("rtn") +
+                     " (_s, _m, _l: mixes as llama-quantize makes them); by their methods " +
+                     gguf_recipe_names("ternary") + ", " + gguf_recipe_names("int1"));
   sub.add_option("--skip", options.skip, "Modules to leave in 16 bits (may be repeated)")
       ->allow_extra_args(false)
       ->capture_default_str();

@@ -137,7 +137,7 @@ TEST(GgmlTypes, EveryQuantizedTypeEqualsTheGgufPackageBitForBit) {
       ASSERT_EQ(values[i], expected[i]) << type->name << " element " << i;
     }
   }
-  EXPECT_EQ(types, 11);
+  EXPECT_EQ(types, 13);
 }
 
 TEST(GgmlTypes, DenseWeightsAreNotCopied) {

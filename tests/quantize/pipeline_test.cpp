@@ -241,10 +241,11 @@ TEST_F(Pipeline, ImpossibleWishesAreRefusedWithThePossible) {
   const std::vector<std::pair<QuantizeOptions, std::string>> cases = {
       {options("gptq", 4, 128), "32"},  // 160 columns
       {options("gptq", 5), "compressed-tensors"},
-      {options("gguf", 3, 0), "q4_0"},
+      {options("gguf", 7, 0), "q4_0"},
       {options("gguf", 8, 0, false), "q8_0"},
       {options("gguf", 4, 64), "32"},
-      {options("gguf:q5_k", 4, 0), "q4_1"},
+      {options("gguf:q9_k", 4, 0), "q4_1"},
+      {options("gguf:q6_k", 4, 64), "16"},
       {options("safetensors:f8"), "bf16"},
       {options("zip"), "gptq"},
       {options("gptq", 9), "2 to 8"},

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Golden blocks of the ggml types that lowbit writes, made by libggml's reference quantizers.
+"""Golden blocks of the small ggml types that lowbit writes, made by libggml's reference quantizers.
 
 Version: llama.cpp as in the sdist of llama-cpp-python 0.3.36. Usage: ggml_encode.py LIBGGML_BASE.SO
 [OUT]; OUT defaults to tests/golden/quantize/ggml_encode.bin beside this script's repository.
 
-File: for Q4_0, Q4_1, Q8_0, F16: u32 rows, u32 cols, then for each row its float32 values and its
+File: for Q4_0, Q4_1, Q8_0, F16, Q5_0, Q5_1: u32 rows, u32 cols, then for each row its float32 values and its
 bytes.
 """
 
@@ -16,7 +16,7 @@ import sys
 import numpy as np
 
 COLS = 64
-BLOCK = {"q4_0": 18, "q4_1": 20, "q8_0": 34}
+BLOCK = {"q4_0": 18, "q4_1": 20, "q5_0": 22, "q5_1": 24, "q8_0": 34}
 
 
 def rows():
@@ -35,7 +35,7 @@ def main():
     out.parent.mkdir(parents=True, exist_ok=True)
     values = rows()
     with out.open("wb") as file:
-        for kind in ("q4_0", "q4_1", "q8_0", "f16"):
+        for kind in ("q4_0", "q4_1", "q8_0", "f16", "q5_0", "q5_1"):
             file.write(struct.pack("<2I", *values.shape))
             for row in values:
                 if kind == "f16":

@@ -1,4 +1,4 @@
-"""Golden blocks of every ggml type that lowbit reads, with the values the gguf package gives them.
+"""Golden blocks of the ggml types that lowbit reads and the gguf package too, with the values the gguf package gives them.
 
 Versions: gguf 0.19.0, numpy 2.4.6. Usage: ggml_types.py [OUT]; OUT defaults to
 tests/golden/checkpoint/ggml_types.bin beside this script's repository.
@@ -20,6 +20,7 @@ from gguf.quants import dequantize
 HALVES = {
     T.Q4_0: [0], T.Q4_1: [0, 2], T.Q5_0: [0], T.Q5_1: [0, 2], T.Q8_0: [0], T.IQ4_NL: [0],
     T.Q2_K: [80, 82], T.Q3_K: [108], T.Q4_K: [0, 2], T.Q5_K: [0, 2], T.Q6_K: [208],
+    T.TQ1_0: [52], T.TQ2_0: [64],
 }
 
 

@@ -189,6 +189,59 @@ struct Q6_K {  // nibbles, upper pairs, 16 signed scales, d
   }
 };
 
+// The ternary types: codes 0, 1, 2 for -d, 0, d (two bits can also say 3, for 2 * d).
+
+struct Q2_0 {  // d, pairs
+  static constexpr int kBits = 2, kElems = 64, kBytes = 18, kGroup = 64;
+  static constexpr Zero kZero = Zero::kInt;
+  static void decode(const uint8_t* block, uint8_t* codes, float* scales, float*) {
+    scales[0] = half_at(block);
+    for (int i = 0; i < 64; ++i) codes[i] = (block[2 + i / 4] >> (i % 4 * 2)) & 3;
+  }
+};
+
+struct TQ2_0 {  // pairs, d
+  static constexpr int kBits = 2, kElems = 256, kBytes = 66, kGroup = 256;
+  static constexpr Zero kZero = Zero::kInt;
+  static void decode(const uint8_t* block, uint8_t* codes, float* scales, float*) {
+    scales[0] = half_at(block + 64);
+    for (int i = 0; i < 8; ++i) take_pairs(block + i / 4 * 32, i % 4, codes + 32 * i);
+  }
+};
+
+// Bytes are fractions of 256 whose digits to base 3 are codes: `run` codes have the same digit.
+void take_digits(const uint8_t* bytes, int run, int digits, uint8_t* codes) {
+  for (int i = 0; i < run; ++i) {
+    int fraction = bytes[i];
+    for (int n = 0; n < digits; ++n) {
+      codes[n * run + i] = static_cast<uint8_t>(fraction * 3 >> 8);
+      fraction = fraction * 3 & 255;
+    }
+  }
+}
+
+struct TQ1_0 {  // 48 bytes of five digits, 4 of four, d
+  static constexpr int kBits = 2, kElems = 256, kBytes = 54, kGroup = 256;
+  static constexpr Zero kZero = Zero::kInt;
+  static void decode(const uint8_t* block, uint8_t* codes, float* scales, float*) {
+    scales[0] = half_at(block + 52);
+    take_digits(block, 32, 5, codes);
+    take_digits(block + 32, 16, 5, codes + 160);
+    take_digits(block + 48, 4, 4, codes + 240);
+  }
+};
+
+struct Q1_0 {  // d, bits: d or -d
+  static constexpr int kBits = 1, kElems = 128, kBytes = 18, kGroup = 128;
+  static constexpr Zero kZero = Zero::kOffset;
+  static void decode(const uint8_t* block, uint8_t* codes, float* scales, float* offsets) {
+    const float d = half_at(block);
+    scales[0] = 2 * d;
+    offsets[0] = -d;
+    for (int i = 0; i < 128; ++i) codes[i] = block[2 + i / 8] >> (i % 8) & 1;
+  }
+};
+
 // Packs eight codes, one a byte, into `bits` bytes, merging neighbours in 16, 32 and 64-bit lanes.
 template <int bits>
 void pack_eight(const uint8_t* codes, uint8_t* out) {
@@ -224,6 +277,7 @@ QTensor read_blocks(Bytes blocks, int64_t rows, int64_t cols) {
   auto codes = std::make_shared_for_overwrite<uint8_t[]>(size);
   weight.scales.resize(static_cast<size_t>(count * groups));
   if (Format::kZero == Zero::kOffset) weight.offsets.resize(weight.scales.size());
+  if (Format::kZero == Zero::kInt) weight.zeros.assign(weight.scales.size(), 1);
 
   // Rows are whole blocks, so the matrix is one run of them.
   uint8_t decoded[Format::kElems];
@@ -292,12 +346,12 @@ constexpr GgmlType kTypes[] = {
     unread(28, "F64", 1, 8),
     unread(29, "IQ1_M", 256, 56),
     {30, "BF16", 1, 2, read_dense<Code::kBF16>},
-    unread(34, "TQ1_0", 256, 54),
-    unread(35, "TQ2_0", 256, 66),
+    row<TQ1_0>(34, "TQ1_0"),
+    row<TQ2_0>(35, "TQ2_0"),
     unread(39, "MXFP4", 32, 17),
     unread(40, "NVFP4", 64, 36),
-    unread(41, "Q1_0", 128, 18),
-    unread(42, "Q2_0", 64, 18),
+    row<Q1_0>(41, "Q1_0"),
+    row<Q2_0>(42, "Q2_0"),
 };
 
 }  // namespace

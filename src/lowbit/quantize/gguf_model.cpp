@@ -9,12 +9,6 @@ namespace lowbit {
 
 namespace {
 
-struct FileType {
-  const char* type;
-  uint32_t id;  // llama.cpp's llama_ftype
-};
-constexpr FileType kFileTypes[] = {{"F16", 1}, {"Q4_0", 2}, {"Q4_1", 3}, {"Q8_0", 7}};
-
 GgufValue u32(int64_t value) { return gguf_u32(static_cast<uint32_t>(value)); }
 GgufValue f32(double value) { return gguf_f32(static_cast<float>(value)); }
 
@@ -30,12 +24,8 @@ std::string gguf_architecture(const ModelConfig& config) {
 }
 
 GgufPairs gguf_model_metadata(const ModelConfig& config, const std::string& name,
-                              const std::string& type) {
+                              uint32_t file_type) {
   const std::string arch = gguf_architecture(config);
-  uint32_t file_type = 1;
-  for (const FileType& known : kFileTypes) {
-    if (type == known.type) file_type = known.id;
-  }
   GgufPairs pairs = {
       {"general.architecture", gguf_string(arch)},
       {"general.type", gguf_string("model")},

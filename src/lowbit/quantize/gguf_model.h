@@ -15,9 +15,9 @@ using GgufPairs = std::vector<std::pair<std::string, GgufValue>>;
 // "llama" for mistral too. Throws kUnsupported for a family that has no GGUF architecture here.
 std::string gguf_architecture(const ModelConfig& config);
 
-// general.* and the architecture's keys. `type` is the ggml type of most weights.
+// general.* and the architecture's keys. `file_type` is llama.cpp's llama_ftype.
 GgufPairs gguf_model_metadata(const ModelConfig& config, const std::string& name,
-                              const std::string& type);
+                              uint32_t file_type);
 
 // Divisors of inv_freq for the tensor rope_freqs.weight, [head_dim / 2]; empty without scaling by
 // frequency.

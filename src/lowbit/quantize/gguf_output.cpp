@@ -1,13 +1,14 @@
 // Output as a GGUF file: ggml's block types, llama.cpp's names and metadata.
 #include <algorithm>
-#include <cctype>
 #include <cstring>
+#include <map>
 
 #include "lowbit/base/check.h"
 #include "lowbit/checkpoint/gguf_names.h"
 #include "lowbit/checkpoint/gguf_tokenizer.h"
 #include "lowbit/quantize/fault.h"
 #include "lowbit/quantize/gguf_model.h"
+#include "lowbit/quantize/gguf_recipe.h"
 #include "lowbit/quantize/output.h"
 #include "lowbit/quantize/quantizer.h"
 
@@ -17,12 +18,51 @@ namespace {
 
 class GgufOutput final : public Output {
  public:
-  GgufOutput(const OutputJob& job, bool single_file) : job_(job), single_file_(single_file) {
-    type_ = parse_format(job.options.format).type;
-    for (char& c : type_) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+  GgufOutput(const OutputJob& job, bool single_file)
+      : job_(job),
+        single_file_(single_file),
+        recipe_(gguf_recipe(parse_format(job.options.format).type)) {
+    if (recipe_.method == std::string("rtn")) return;
+    const QuantizeMethod& method = quantize_method(job.options.method);
+    quantizer_ = method.make();
+    request_ = method.scheme({job.options.bits, job.options.group_size, job.options.symmetric});
   }
 
-  void check() const override { metadata(); }
+  void check() const override {
+    metadata();
+    if (quantizer_ == nullptr || recipe_.group_size != 0 || request_.group_size == 0) return;
+    check_group_size(job_.plan, request_.group_size);
+    for (const PlanUnit& unit : job_.plan.units) {
+      for (const PlanItem& item : unit.items) {
+        if (item.quantize) check_groups(item);
+      }
+    }
+  }
+
+  std::vector<std::string> notices() const override {
+    std::map<std::pair<std::string, std::string>, std::pair<int, int64_t>> substitutes;
+    for (const PlanUnit& unit : job_.plan.units) {
+      for (const PlanItem& item : unit.items) {
+        if (item.kind == PlanItem::Kind::kVector) continue;
+        const std::string wanted = wanted_ggml_type(recipe_, item, job_.config);
+        const std::string type = ggml_type_for_columns(wanted, item.cols);
+        if (type == wanted) continue;
+        auto& [count, cols] = substitutes[{wanted, type}];
+        ++count;
+        cols = item.cols;
+      }
+    }
+    std::vector<std::string> notices;
+    for (const auto& [types, found] : substitutes) {
+      const auto& [wanted, type] = types;
+      const auto& [count, cols] = found;
+      notices.push_back(concat(count, count == 1 ? " matrix is " : " matrices are ", type,
+                               " instead of ", wanted, ": blocks of ",
+                               row_encoder(wanted).block_elems, " do not divide their columns (",
+                               cols, ")"));
+    }
+    return notices;
+  }
 
   void write_vector(const PlanItem& item, const std::vector<float>& values,
                     PartWriter& part) override {
@@ -35,7 +75,9 @@ class GgufOutput final : public Output {
     const std::vector<int64_t> order = row_order(item);
     const auto source_row = [&](int64_t row) { return order.empty() ? row : order[row]; };
     const uint64_t begin = part.offset();
-    write_rows(gguf_tensor_name(item.name + ".weight"), weight.weight, item.name, encoder(item),
+    const bool by_method = quantizer_ != nullptr && item.quantize;
+    write_rows(gguf_tensor_name(item.name + ".weight"),
+               by_method ? quantize(item, weight.weight) : weight.weight, item.name, encoder(item),
                source_row, job_.pool, part);
     if (item.quantize) part.count_linear(item.rows * item.cols, begin);
     if (weight.bias.empty()) return;
@@ -76,20 +118,37 @@ class GgufOutput final : public Output {
     return hf_rows_in_gguf_order(item.rows, job_.config.head_dim);
   }
 
-  // Embedding and head cost little and matter much: 8 bits where blocks have 4. Rows that are no
-  // whole number of blocks stay F16.
   const RowEncoder& encoder(const PlanItem& item) const {
-    const bool linear = item.kind == PlanItem::Kind::kLinear && item.name != "lm_head";
-    std::string type = item.quantize ? type_ : linear ? "F16" : type_ == "F16" ? "F16" : "Q8_0";
-    const RowEncoder& encoder = row_encoder(type);
-    return item.cols % encoder.block_elems == 0 ? encoder : row_encoder("F16");
+    return row_encoder(
+        ggml_type_for_columns(wanted_ggml_type(recipe_, item, job_.config), item.cols));
+  }
+
+  // Blocks hold one scale, so they lie within one group.
+  void check_groups(const PlanItem& item) const {
+    const RowEncoder& encoder = this->encoder(item);
+    LOWBIT_CHECK(request_.group_size % encoder.block_elems == 0 || encoder.block_elems == 1,
+                 item.name, " is written in blocks of ", encoder.block_elems, " weights (",
+                 encoder.type, "), which groups of ", request_.group_size,
+                 " do not hold; leave --group-size out, or choose gguf:q2_0 and groups of 64");
+  }
+
+  // What the encoders of ternary and binary types take without loss.
+  QTensor quantize(const PlanItem& item, const QTensor& weight) const {
+    QuantScheme scheme = request_;
+    if (recipe_.group_size != 0) {
+      const int64_t block = encoder(item).block_elems;
+      scheme.group_size = block > 1 ? block : item.cols;
+    }
+    return quantizer_->quantize({item.name, item.rows, item.cols, dequantize(weight), &job_.pool},
+                                for_shape(scheme, item.rows, item.cols));
   }
 
   GgufPairs metadata() const {
     const fs::path path = fs::path(job_.checkpoint.path()).lexically_normal();
     const fs::path last = path.has_filename() ? path : path.parent_path();
     GgufPairs pairs = gguf_model_metadata(
-        job_.config, (fs::is_directory(last) ? last.filename() : last.stem()).string(), type_);
+        job_.config, (fs::is_directory(last) ? last.filename() : last.stem()).string(),
+        recipe_.file_type);
     for (auto& pair : tokenizer_to_gguf(job_.checkpoint.tokenizer())) {
       pairs.push_back(std::move(pair));
     }
@@ -98,7 +157,9 @@ class GgufOutput final : public Output {
 
   OutputJob job_;
   bool single_file_;
-  std::string type_;  // "Q4_0"
+  const GgufRecipe& recipe_;
+  std::unique_ptr<Quantizer> quantizer_;  // null: the encoders fit weights themselves
+  QuantScheme request_;
 };
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include "lowbit/base/check.h"
 #include "lowbit/base/checksum.h"
+#include "lowbit/quantize/absmean.h"
 #include "lowbit/quantize/autoround.h"
 #include "lowbit/quantize/awq.h"
 #include "lowbit/quantize/block_codes.h"
@@ -36,6 +37,17 @@ QuantScheme integers(const SchemeRequest& request) {
 
 QuantScheme float_zeros(const SchemeRequest& request) {
   return int_scheme(request.bits, group_size(request), Zero::kOffset);
+}
+
+QuantScheme ternary(const SchemeRequest& request) {
+  QuantScheme scheme = int_scheme(2, group_size(request));
+  if (request.group_size == 0) scheme.group_rows = 0;
+  return scheme;
+}
+QuantScheme int1(const SchemeRequest& request) {
+  QuantScheme scheme = int_scheme(1, group_size(request), Zero::kOffset);
+  if (request.group_size == 0) scheme.group_rows = 0;
+  return scheme;
 }
 
 // A scheme that leaves nothing to choose.
@@ -113,7 +125,7 @@ constexpr QuantizeMethod kMethods[] = {
     {"rtn-search", "gptq", "rtn with each group's scale searched for the least error",
      make_searching_rtn, integers},
     {"hqq", "hqq", "half-quadratic: float zero points fitted to the weights, no data", make<Hqq>,
-     float_zeros},
+     float_zeros, nullptr, nullptr, nullptr, false, 1},
     {"gptq", "gptq", "moves rounding errors into weights yet to be rounded (needs --calibration)",
      make<Rtn>, integers, make_block<Gptq, &MethodOptions::gptq>, describe_gptq, gptq_reorders},
     {"awq", "awq", "scales up what large activations meet, clips ranges (needs --calibration)",
@@ -137,6 +149,10 @@ constexpr QuantizeMethod kMethods[] = {
      fixed<blocks_of_64<Code::kFp4, kPlain>>},
     {"fp4-double", "bitsandbytes", "fp4 with its scales in 8 bits", make<BlockCodes>,
      fixed<blocks_of_64<Code::kFp4, kNested>>},
+    {"ternary", "gguf", "-1, 0 or 1 times the mean magnitude (BitNet b1.58), one scale a matrix",
+     make<Ternary>, ternary, nullptr, nullptr, nullptr, false, 1},
+    {"int1", "gguf", "-1 or 1 times the mean magnitude of 128", make<Int1>, int1, nullptr, nullptr,
+     nullptr, false, 1},
     {"int8", "bitsandbytes", "LLM.int8()'s weights: 8 bits, one scale a row", make<Int8Rows>,
      fixed<int8>},
     {"fp8", "compressed-tensors", "8-bit floats (E4M3), one scale a row", make<FloatCodes>,

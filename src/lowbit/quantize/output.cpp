@@ -90,8 +90,9 @@ std::string model_card(const OutputJob& job, const std::string& format) {
   if (quantized) {
     card += concat("| method | ", options.method, " |\n| bits | ", options.bits, ", ",
                    options.symmetric ? "symmetric" : "asymmetric", " |\n");
-    card += options.group_size > 0 ? concat("| group size | ", options.group_size, " |\n")
-                                   : std::string("| group size | one group per row |\n");
+    card += options.group_size > 0   ? concat("| group size | ", options.group_size, " |\n")
+            : options.group_size < 0 ? std::string("| group size | one group per row |\n")
+                                     : std::string("| group size | one group per matrix |\n");
   }
   std::string kept;
   for (const std::string& module : job.plan.skipped) {

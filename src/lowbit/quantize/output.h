@@ -38,6 +38,8 @@ class Output {
 
   // Throws kInvalidArgument if some weight of the plan cannot be held, before any work is done.
   virtual void check() const = 0;
+  // What the user should know of how it holds the plan's weights.
+  virtual std::vector<std::string> notices() const { return {}; }
   virtual void write_vector(const PlanItem& item, const std::vector<float>& values,
                             PartWriter& part) = 0;
   virtual void write_matrix(const PlanItem& item, const LinearWeight& weight, PartWriter& part) = 0;

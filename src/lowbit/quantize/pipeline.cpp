@@ -6,6 +6,7 @@
 #include "lowbit/quantize/act_scales.h"
 #include "lowbit/quantize/calibrated_blocks.h"
 #include "lowbit/quantize/fingerprint.h"
+#include "lowbit/quantize/gguf_recipe.h"
 #include "lowbit/quantize/output.h"
 #include "lowbit/quantize/quantizer.h"
 #include "lowbit/quantize/refine.h"
@@ -15,36 +16,38 @@ namespace lowbit {
 
 namespace {
 
-// A GGUF type decides bits and symmetry, and the other way round.
-struct GgufChoice {
-  const char* type;
-  int bits;
-  bool symmetric;
-};
-constexpr GgufChoice kGgufChoices[] = {
-    {"q4_0", 4, true}, {"q4_1", 4, false}, {"q8_0", 8, true}, {"f16", 16, true}};
-
-void choose_gguf_type(const std::string& type, QuantizeOptions& options) {
-  for (const GgufChoice& choice : kGgufChoices) {
-    const bool chosen = type.empty()
-                            ? choice.bits == options.bits && choice.symmetric == options.symmetric
-                            : type == choice.type;
-    if (!chosen) continue;
-    LOWBIT_CHECK(options.group_size == 0 || options.group_size == 32 || choice.bits == 16,
-                 "GGUF's ", choice.type, " has groups of 32, not ", options.group_size,
-                 "; leave --group-size out");
-    options.format = concat("gguf:", choice.type);
-    options.bits = choice.bits;
-    options.symmetric = choice.symmetric;
-    options.group_size = 32;
-    return;
+// The recipe of this name; without a name, the method's first, with these bits if it is rtn.
+const GgufRecipe& choose_recipe(const std::string& type, const QuantizeOptions& options) {
+  if (!type.empty()) return gguf_recipe(type);
+  const bool rtn = options.method == "rtn";
+  for (const GgufRecipe& recipe : gguf_recipes()) {
+    if (options.method != recipe.method) continue;
+    if (!rtn || (recipe.bits == options.bits && recipe.symmetric == options.symmetric)) {
+      return recipe;
+    }
   }
-  fail(ErrorKind::kInvalidArgument, "lowbit cannot write ",
-       type.empty() ? concat("GGUF with ", options.bits, " bits, ",
-                             options.symmetric ? "symmetric" : "asymmetric")
-                    : "gguf:" + type,
-       "; it can: --bits 4 --sym (q4_0), --bits 4 --asym (q4_1), --bits 8 (q8_0), or name one of ",
-       "gguf:q4_0, gguf:q4_1, gguf:q8_0, gguf:f16");
+  LOWBIT_CHECK(rtn, "--format gguf is made by --method rtn, ternary or int1, not ", options.method);
+  fail(ErrorKind::kInvalidArgument, "lowbit cannot write GGUF with ", options.bits, " bits, ",
+       options.symmetric ? "symmetric" : "asymmetric",
+       "; it can: --bits 3, 4, 5, 6 or 8 --sym, --bits 2, 4 or 5 --asym; or name a type: gguf: "
+       "with ",
+       gguf_recipe_names("rtn"));
+}
+
+// A GGUF type decides bits and symmetry, and the other way round.
+void choose_gguf_type(const std::string& type, QuantizeOptions& options) {
+  const GgufRecipe& recipe = choose_recipe(type, options);
+  LOWBIT_CHECK(options.method == recipe.method, "gguf:", recipe.name, " is made by --method ",
+               recipe.method, ", not ", options.method, "; gguf: takes ",
+               gguf_recipe_names(recipe.method), " from it");
+  LOWBIT_CHECK(options.group_size == 0 || options.group_size == recipe.group_size ||
+                   recipe.group_size == 0 || recipe.bits == 16,
+               "GGUF's ", recipe.name, " has groups of ", recipe.group_size, ", not ",
+               options.group_size, "; leave --group-size out");
+  options.format = concat("gguf:", recipe.name);
+  options.bits = recipe.bits;
+  options.symmetric = recipe.symmetric;
+  if (recipe.group_size != 0) options.group_size = recipe.group_size;
 }
 
 // Everything decided: what the output, the fingerprint and the model card see.
@@ -52,10 +55,11 @@ QuantizeOptions resolve(QuantizeOptions options) {
   const QuantizeMethod& method = quantize_method(options.method);
   if (options.format.empty()) options.format = method.format;
   const FormatName format = parse_format(options.format);
-  LOWBIT_CHECK(options.method == "rtn" || (format.name != "gguf" && format.name != "safetensors"),
-               "--format ", format.name, " is made by --method rtn only, not ", options.method);
-  LOWBIT_CHECK(options.bits >= 2 && options.bits <= 8, "--bits ", options.bits,
-               " is not possible; 2 to 8 are");
+  LOWBIT_CHECK(options.method == "rtn" || format.name != "safetensors", "--format ", format.name,
+               " is made by --method rtn only, not ", options.method);
+  LOWBIT_CHECK(options.bits >= method.fewest_bits && options.bits <= 8, "--bits ", options.bits,
+               " is not possible with --method ", options.method, "; ", method.fewest_bits,
+               " to 8 are");
   const int64_t size = options.group_size;
   LOWBIT_CHECK(size == 0 || size == -1 || size == 32 || size == 64 || size == 128, "--group-size ",
                size, " is not possible; 32, 64, 128 and -1 are");
@@ -231,7 +235,11 @@ QuantizeSummary run(const std::string& model, const fs::path& out, const Quantiz
   }
   const std::vector<PartFile> parts =
       write_units(plan, *checkpoint, *output, work, calibrated.get());
-  if (calibrated) summary.notices = calibrated->notices();
+  summary.notices = output->notices();
+  if (calibrated) {
+    const std::vector<std::string> notices = calibrated->notices();
+    summary.notices.insert(summary.notices.end(), notices.begin(), notices.end());
+  }
   if (!work.assembled()) output->assemble(parts, work.prepare_result());
   work.publish();
 

@@ -18,10 +18,10 @@ namespace lowbit {
 struct QuantizeOptions {
   std::string method = "rtn";
   int bits = 4;
-  int64_t group_size = 0;  // -1: one group per row; 0: the format's usual (64; GGUF 32)
+  int64_t group_size = 0;  // -1: one group per row; 0: the format's usual (64; GGUF: the type's)
   bool symmetric = true;
-  // "gptq", "compressed-tensors", "gguf[:q4_0|q4_1|q8_0|f16]", "safetensors[:f16|bf16]"; empty: the
-  // method's. A GGUF type or "safetensors" decides bits, groups and symmetry by itself.
+  // "gptq", "compressed-tensors", "gguf[:TYPE]" (gguf_recipe.h), "safetensors[:f16|bf16]"; empty:
+  // the method's. A GGUF type or "safetensors" decides bits, groups and symmetry by itself.
   std::string format;
   std::vector<std::string> skip = {"lm_head"};  // modules kept in 16 bits: name or suffix
   bool force = false;                           // replace a non-empty OUT, discard a partial one

@@ -36,7 +36,7 @@ class Quantizer {
 // What the user may choose; a method with a grid of its own ignores what it decides itself.
 struct SchemeRequest {
   int bits = 4;
-  int64_t group_size = 64;  // 0 or less: one group per row
+  int64_t group_size = 64;  // -1: one group per row; 0: the method's own, else one per row
   bool symmetric = true;
 };
 
@@ -55,6 +55,7 @@ struct QuantizeMethod {
   bool (*reorders)(const MethodOptions& options) = nullptr;
   // A pass over the whole model follows the blocks: refine.h.
   bool refines = false;
+  int fewest_bits = 2;  // of --bits
 
   bool calibrates() const { return make_block != nullptr; }
 };

@@ -1,17 +1,16 @@
 #include "lowbit/quantize/row_encoder.h"
 
-#include <algorithm>
-#include <cmath>
 #include <cstring>
 
 #include "lowbit/base/check.h"
+#include "lowbit/quantize/ggml_blocks.h"
+#include "lowbit/quantize/iq4_nl.h"
+#include "lowbit/quantize/k_blocks.h"
 #include "lowbit/tensor/dtype.h"
 
 namespace lowbit {
 
 namespace {
-
-constexpr int kBlock = 32;
 
 // Stores value as fp16; false if it became infinite.
 bool store_half(float value, uint8_t* out) {
@@ -41,75 +40,16 @@ bool encode_bf16(std::span<const float> row, uint8_t* out) {
   return fits;
 }
 
-// 1 / d, and 0 where that is not finite: fp16 stores such a d as 0, so no code matters.
-float reciprocal(float d) {
-  const float inverse = 1.f / d;
-  return std::isfinite(inverse) ? inverse : 0.f;
-}
-
-// Byte j holds element j in its low nibble and element j + 16 in its high nibble.
-template <typename CodeOf>
-void store_nibbles(const float* x, uint8_t* out, CodeOf code_of) {
-  for (int j = 0; j < kBlock / 2; ++j) {
-    out[j] = static_cast<uint8_t>(code_of(x[j]) | code_of(x[j + kBlock / 2]) << 4);
-  }
-}
-
-// d = (the weight of largest magnitude) / -8, w = d * (q - 8). The codes come from the d that has
-// not been rounded to fp16 yet, here and below: so does ggml.
-bool q4_0(const float* x, uint8_t* out) {
-  float extreme = 0;
-  for (int j = 0; j < kBlock; ++j) {
-    if (std::fabs(x[j]) > std::fabs(extreme)) extreme = x[j];
-  }
-  const float d = extreme / -8.f;
-  const float inverse = reciprocal(d);
-  store_nibbles(x, out + 2,
-                [&](float w) { return std::min(15, static_cast<int>(w * inverse + 8.5f)); });
-  return store_half(d, out);
-}
-
-// w = d * q + m, m the smallest weight.
-bool q4_1(const float* x, uint8_t* out) {
-  const auto [low, high] = std::minmax_element(x, x + kBlock);
-  const float m = *low;
-  const float d = (*high - m) / 15.f;
-  if (!std::isfinite(d)) return false;
-  const float inverse = reciprocal(d);
-  store_nibbles(x, out + 4,
-                [&](float w) { return std::min(15, static_cast<int>((w - m) * inverse + 0.5f)); });
-  const bool scale_fits = store_half(d, out);
-  return store_half(m, out + 2) && scale_fits;
-}
-
-// w = d * q, q signed, halves away from zero.
-bool q8_0(const float* x, uint8_t* out) {
-  float largest = 0;
-  for (int j = 0; j < kBlock; ++j) largest = std::max(largest, std::fabs(x[j]));
-  const float d = largest / 127.f;
-  const float inverse = reciprocal(d);
-  for (int j = 0; j < kBlock; ++j) {
-    out[2 + j] = static_cast<uint8_t>(static_cast<int8_t>(std::round(x[j] * inverse)));
-  }
-  return store_half(d, out);
-}
-
-template <bool (*kQuantize)(const float*, uint8_t*), int kBytes>
-bool encode_blocks(std::span<const float> row, uint8_t* out) {
-  bool fits = true;
-  for (size_t i = 0; i < row.size() / kBlock; ++i) {
-    fits &= kQuantize(row.data() + i * kBlock, out + i * kBytes);
-  }
-  return fits;
-}
-
 constexpr RowEncoder kEncoders[] = {
-    {"F32", 1, 4, encode_f32},
-    {"F16", 1, 2, encode_f16},
-    {"BF16", 1, 2, encode_bf16},
-    {"Q4_0", kBlock, 18, encode_blocks<q4_0, 18>},
-    {"Q4_1", kBlock, 20, encode_blocks<q4_1, 20>},
-    {"Q8_0", kBlock, 34, encode_blocks<q8_0, 34>},
+    {"F32", 1, 4, encode_f32},         {"F16", 1, 2, encode_f16},
+    {"BF16", 1, 2, encode_bf16},       {"Q4_0", 32, 18, encode_q4_0},
+    {"Q4_1", 32, 20, encode_q4_1},     {"Q5_0", 32, 22, encode_q5_0},
+    {"Q5_1", 32, 24, encode_q5_1},     {"Q8_0", 32, 34, encode_q8_0},
+    {"IQ4_NL", 32, 18, encode_iq4_nl}, {"Q2_K", 256, 84, encode_q2_k},
+    {"Q3_K", 256, 110, encode_q3_k},   {"Q4_K", 256, 144, encode_q4_k},
+    {"Q5_K", 256, 176, encode_q5_k},   {"Q6_K", 256, 210, encode_q6_k},
+    {"TQ1_0", 256, 54, encode_tq1_0},  {"TQ2_0", 256, 66, encode_tq2_0},
+    {"Q1_0", 128, 18, encode_q1_0},    {"Q2_0", 64, 18, encode_q2_0},
 };
 
 }  // namespace

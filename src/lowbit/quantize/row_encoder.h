@@ -1,5 +1,5 @@
 // Row encoders: rows of fp32 weights to the bytes of a file's tensor type, one row at a time. Dense
-// types, and ggml's block types exactly as ggml's reference quantizers make them.
+// types, and ggml's block types (ggml_blocks.h, iq4_nl.h, k_blocks.h).
 #pragma once
 
 #include <cstdint>
@@ -19,7 +19,7 @@ struct RowEncoder {
   int64_t row_bytes(int64_t cols) const { return cols / block_elems * block_bytes; }
 };
 
-// F32, F16, BF16, Q4_0, Q4_1, Q8_0. Throws kInvalidArgument listing them.
+// F32, F16, BF16 and the ggml types that lowbit writes. Throws kInvalidArgument listing them.
 const RowEncoder& row_encoder(const std::string& type);
 
 }  // namespace lowbit

@@ -1,61 +1,13 @@
-// GGUF's blocks and names, read a second time (see plain_weight.h).
-#include <array>
+// GGUF's tensors and names, read a second time (see plain_weight.h).
 #include <utility>
 
+#include "lowbit/base/check.h"
+#include "lowbit/verify/plain_ggml.h"
 #include "lowbit/verify/plain_weight.h"
-#include "lowbit/verify/raw_tensor.h"
 
 namespace lowbit {
 
 namespace {
-
-constexpr int64_t kBlock = 32;  // weights in a block of every type here but the dense ones
-
-float half_at(const uint8_t* bytes) {
-  return f16_to_f32(static_cast<uint16_t>(bytes[0] | bytes[1] << 8));
-}
-
-// Elements 0 to 15 are the low nibbles, 16 to 31 the high ones.
-int nibble_at(const uint8_t* bytes, int64_t i) { return bytes[i % 16] >> (i < 16 ? 0 : 4) & 15; }
-
-float q4_0(const uint8_t* block, int64_t i) {
-  return half_at(block) * static_cast<float>(nibble_at(block + 2, i) - 8);
-}
-float q4_1(const uint8_t* block, int64_t i) {
-  return half_at(block) * static_cast<float>(nibble_at(block + 4, i)) + half_at(block + 2);
-}
-int five_bits(const uint8_t* high, const uint8_t* low, int64_t i) {
-  return nibble_at(low, i) | (high[i / 8] >> (i % 8) & 1) << 4;
-}
-float q5_0(const uint8_t* block, int64_t i) {
-  return half_at(block) * static_cast<float>(five_bits(block + 2, block + 6, i) - 16);
-}
-float q5_1(const uint8_t* block, int64_t i) {
-  return half_at(block) * static_cast<float>(five_bits(block + 4, block + 8, i)) +
-         half_at(block + 2);
-}
-float q8_0(const uint8_t* block, int64_t i) {
-  return half_at(block) * static_cast<float>(static_cast<int8_t>(block[2 + i]));
-}
-float f32(const uint8_t* element, int64_t) {
-  float value;
-  std::memcpy(&value, element, sizeof(value));
-  return value;
-}
-float f16(const uint8_t* element, int64_t) { return half_at(element); }
-float bf16(const uint8_t* element, int64_t) {
-  return bf16_to_f32(static_cast<uint16_t>(element[0] | element[1] << 8));
-}
-
-struct BlockType {
-  uint32_t id;  // ggml's
-  int64_t weights, bytes;
-  float (*element)(const uint8_t* block, int64_t index);
-};
-constexpr BlockType kTypes[] = {
-    {0, 1, 4, f32},        {1, 1, 2, f16},        {30, 1, 2, bf16},      {2, kBlock, 18, q4_0},
-    {3, kBlock, 20, q4_1}, {6, kBlock, 22, q5_0}, {7, kBlock, 24, q5_1}, {8, kBlock, 34, q8_0},
-};
 
 // "model.layers.3.self_attn.q_proj.weight" -> "blk.3.attn_q.weight"
 std::string gguf_name(const std::string& hf_name) {
@@ -99,7 +51,7 @@ PlainWeight plain_gguf_weight(const GgufContents& contents, std::span<const uint
   const std::string name = gguf_name(hf_name);
   for (const GgufTensor& tensor : contents.tensors) {
     if (tensor.name != name || tensor.ne.size() < 2) continue;
-    for (const BlockType& type : kTypes) {
+    for (const PlainGgmlType& type : plain_ggml_types()) {
       if (type.id != tensor.type) continue;
       const int64_t cols = tensor.ne[0], rows = tensor.ne[1];
       const int64_t row_bytes = cols / type.weights * type.bytes;

@@ -1,0 +1,221 @@
+#include "lowbit/quantize/ggml_blocks.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "lowbit/tensor/dtype.h"
+
+namespace lowbit {
+
+namespace {
+
+constexpr int kBlock = 32;
+
+// Stores value as fp16; false if it became infinite.
+bool store_half(float value, uint8_t* out) {
+  const uint16_t half = f32_to_f16(value);
+  std::memcpy(out, &half, 2);
+  return (half & 0x7c00u) != 0x7c00u;
+}
+
+// 1 / d, and 0 where that is not finite: fp16 stores such a d as 0, so no code matters.
+float reciprocal(float d) {
+  const float inverse = 1.f / d;
+  return std::isfinite(inverse) ? inverse : 0.f;
+}
+
+// Byte j holds the low four bits of element j in its low nibble and those of element j + 16 in its
+// high nibble.
+void store_nibbles(const int (&codes)[kBlock], uint8_t* out) {
+  for (int j = 0; j < kBlock / 2; ++j) {
+    out[j] = static_cast<uint8_t>((codes[j] & 15) | (codes[j + kBlock / 2] & 15) << 4);
+  }
+}
+
+// Bit j is the fifth of element j.
+void store_fifth_bits(const int (&codes)[kBlock], uint8_t* out) {
+  uint32_t bits = 0;
+  for (int j = 0; j < kBlock; ++j) bits |= static_cast<uint32_t>(codes[j] >> 4 & 1) << j;
+  std::memcpy(out, &bits, 4);
+}
+
+// d = (the weight of largest magnitude) / -half, w = d * (q - half). The codes come from the d that
+// has not been rounded to fp16 yet, here and below: so does ggml.
+float symmetric_codes(const float* x, int half, int (&codes)[kBlock]) {
+  float extreme = 0;
+  for (int j = 0; j < kBlock; ++j) {
+    if (std::fabs(x[j]) > std::fabs(extreme)) extreme = x[j];
+  }
+  const float d = extreme / static_cast<float>(-half);
+  const float inverse = reciprocal(d);
+  for (int j = 0; j < kBlock; ++j) {
+    codes[j] = std::min(2 * half - 1,
+                        static_cast<int>(x[j] * inverse + (static_cast<float>(half) + 0.5f)));
+  }
+  return d;
+}
+
+// w = d * q + m, m the smallest weight. False if d is not finite.
+bool affine_codes(const float* x, int largest, int (&codes)[kBlock], float& d, float& m) {
+  const auto [low, high] = std::minmax_element(x, x + kBlock);
+  m = *low;
+  d = (*high - m) / static_cast<float>(largest);
+  if (!std::isfinite(d)) return false;
+  const float inverse = reciprocal(d);
+  for (int j = 0; j < kBlock; ++j) {
+    codes[j] = std::min(largest, static_cast<int>((x[j] - m) * inverse + 0.5f));
+  }
+  return true;
+}
+
+bool q4_0(const float* x, uint8_t* out) {
+  int codes[kBlock];
+  const float d = symmetric_codes(x, 8, codes);
+  store_nibbles(codes, out + 2);
+  return store_half(d, out);
+}
+
+bool q5_0(const float* x, uint8_t* out) {
+  int codes[kBlock];
+  const float d = symmetric_codes(x, 16, codes);
+  store_fifth_bits(codes, out + 2);
+  store_nibbles(codes, out + 6);
+  return store_half(d, out);
+}
+
+bool q4_1(const float* x, uint8_t* out) {
+  int codes[kBlock];
+  float d, m;
+  if (!affine_codes(x, 15, codes, d, m)) return false;
+  store_nibbles(codes, out + 4);
+  const bool scale_fits = store_half(d, out);
+  return store_half(m, out + 2) && scale_fits;
+}
+
+bool q5_1(const float* x, uint8_t* out) {
+  int codes[kBlock];
+  float d, m;
+  if (!affine_codes(x, 31, codes, d, m)) return false;
+  store_fifth_bits(codes, out + 4);
+  store_nibbles(codes, out + 8);
+  const bool scale_fits = store_half(d, out);
+  return store_half(m, out + 2) && scale_fits;
+}
+
+// w = d * q, q signed, halves away from zero.
+bool q8_0(const float* x, uint8_t* out) {
+  float largest = 0;
+  for (int j = 0; j < kBlock; ++j) largest = std::max(largest, std::fabs(x[j]));
+  const float d = largest / 127.f;
+  const float inverse = reciprocal(d);
+  for (int j = 0; j < kBlock; ++j) {
+    out[2 + j] = static_cast<uint8_t>(static_cast<int8_t>(std::round(x[j] * inverse)));
+  }
+  return store_half(d, out);
+}
+
+// -1, 0 or 1 plus 1, halves away from zero; returns d, the largest magnitude.
+template <int kCount>
+float ternary_digits(const float* x, int (&digits)[kCount]) {
+  float d = 0;
+  for (int i = 0; i < kCount; ++i) d = std::max(d, std::fabs(x[i]));
+  const float inverse = reciprocal(d);
+  for (int i = 0; i < kCount; ++i) digits[i] = static_cast<int>(std::lround(x[i] * inverse)) + 1;
+  return d;
+}
+
+// d, then two bits a weight, in order.
+bool q2_0(const float* x, uint8_t* out) {
+  int digits[64];
+  const float d = ternary_digits(x, digits);
+  std::memset(out + 2, 0, 16);
+  for (int i = 0; i < 64; ++i) {
+    out[2 + i / 4] = static_cast<uint8_t>(out[2 + i / 4] | digits[i] << (i % 4 * 2));
+  }
+  return store_half(d, out);
+}
+
+// Of 128 weights in 32 bytes, run r of 32 takes bits 2 * r; then d.
+bool tq2_0(const float* x, uint8_t* out) {
+  int digits[256];
+  const float d = ternary_digits(x, digits);
+  std::memset(out, 0, 64);
+  for (int i = 0; i < 256; ++i) {
+    uint8_t& byte = out[i / 128 * 32 + i % 32];
+    byte = static_cast<uint8_t>(byte | digits[i] << (i % 128 / 32 * 2));
+  }
+  return store_half(d, out + 64);
+}
+
+// Five digits to base 3 as a fraction of 256, rounded up, so that multiplying by 3 in 8 bits brings
+// digit after digit to the top, the first first.
+uint8_t five_digits(const int* digits, int stride, int count) {
+  int value = 0;
+  for (int n = 0; n < 5; ++n) value = value * 3 + (n < count ? digits[n * stride] : 0);
+  return static_cast<uint8_t>((value * 256 + 242) / 243);
+}
+
+// 32 bytes of weights i, i + 32, ... i + 128; 16 bytes of 80 more, 16 apart; 4 bytes of the last
+// 16, 4 apart and without a fifth; d.
+bool tq1_0(const float* x, uint8_t* out) {
+  int digits[256];
+  const float d = ternary_digits(x, digits);
+  for (int i = 0; i < 32; ++i) out[i] = five_digits(digits + i, 32, 5);
+  for (int i = 0; i < 16; ++i) out[32 + i] = five_digits(digits + 160 + i, 16, 5);
+  for (int i = 0; i < 4; ++i) out[48 + i] = five_digits(digits + 240 + i, 4, 4);
+  return store_half(d, out + 52);
+}
+
+// d, then a bit a weight, in order: set for d, clear for -d.
+bool q1_0(const float* x, uint8_t* out) {
+  constexpr int kCount = 128;
+  float sum = 0;
+  std::memset(out + 2, 0, kCount / 8);
+  for (int i = 0; i < kCount; ++i) {
+    sum += std::fabs(x[i]);
+    out[2 + i / 8] = static_cast<uint8_t>(out[2 + i / 8] | (x[i] >= 0) << (i % 8));
+  }
+  return store_half(sum / kCount, out);
+}
+
+template <bool (*kQuantize)(const float*, uint8_t*), int kElems, int kBytes>
+bool encode_blocks(std::span<const float> row, uint8_t* out) {
+  bool fits = true;
+  for (size_t i = 0; i < row.size() / kElems; ++i) {
+    fits &= kQuantize(row.data() + i * kElems, out + i * kBytes);
+  }
+  return fits;
+}
+
+}  // namespace
+
+bool encode_q4_0(std::span<const float> row, uint8_t* out) {
+  return encode_blocks<q4_0, kBlock, 18>(row, out);
+}
+bool encode_q4_1(std::span<const float> row, uint8_t* out) {
+  return encode_blocks<q4_1, kBlock, 20>(row, out);
+}
+bool encode_q5_0(std::span<const float> row, uint8_t* out) {
+  return encode_blocks<q5_0, kBlock, 22>(row, out);
+}
+bool encode_q5_1(std::span<const float> row, uint8_t* out) {
+  return encode_blocks<q5_1, kBlock, 24>(row, out);
+}
+bool encode_q8_0(std::span<const float> row, uint8_t* out) {
+  return encode_blocks<q8_0, kBlock, 34>(row, out);
+}
+bool encode_q2_0(std::span<const float> row, uint8_t* out) {
+  return encode_blocks<q2_0, 64, 18>(row, out);
+}
+bool encode_tq1_0(std::span<const float> row, uint8_t* out) {
+  return encode_blocks<tq1_0, 256, 54>(row, out);
+}
+bool encode_tq2_0(std::span<const float> row, uint8_t* out) {
+  return encode_blocks<tq2_0, 256, 66>(row, out);
+}
+bool encode_q1_0(std::span<const float> row, uint8_t* out) {
+  return encode_blocks<q1_0, 128, 18>(row, out);
+}
+
+}  // namespace lowbit

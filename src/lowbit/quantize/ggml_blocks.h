@@ -1,0 +1,26 @@
+// Rows of weights as the small blocks of ggml: 32 weights and one fp16 scale (and offset), and the
+// ternary and binary blocks (formats: ggml-common.h). All exactly as ggml's reference quantizers
+// make them.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+namespace lowbit {
+
+// One row, whose size the block's divides, to blocks at `out`. False if a scale overflowed fp16.
+// Blocks of 32:
+bool encode_q4_0(std::span<const float> row, uint8_t* out);  // 18 bytes
+bool encode_q4_1(std::span<const float> row, uint8_t* out);  // 20 bytes
+bool encode_q5_0(std::span<const float> row, uint8_t* out);  // 22 bytes
+bool encode_q5_1(std::span<const float> row, uint8_t* out);  // 24 bytes
+bool encode_q8_0(std::span<const float> row, uint8_t* out);  // 34 bytes
+
+// -d, 0 or d, d the largest magnitude: exact for weights that are ternary already.
+bool encode_q2_0(std::span<const float> row, uint8_t* out);   // 64 weights, 18 bytes
+bool encode_tq1_0(std::span<const float> row, uint8_t* out);  // 256 weights, 54 bytes
+bool encode_tq2_0(std::span<const float> row, uint8_t* out);  // 256 weights, 66 bytes
+// -d or d, d the mean magnitude: exact for weights that are binary already. 128 weights, 18 bytes.
+bool encode_q1_0(std::span<const float> row, uint8_t* out);
+
+}  // namespace lowbit
