@@ -143,6 +143,16 @@ TEST_F(GgufTypes, SubstitutesAreSaid) {
   EXPECT_TRUE(make("gguf:q5_0").notices.empty());
 }
 
+TEST_F(GgufTypes, SearchedScalesAreCloser) {
+  const std::vector<float> values = dequantize(stored(model(), "mlp.up_proj", 256, 64));
+  make("gguf:q4_k_m");
+  const std::vector<float> plain = dequantize(stored(out(), "mlp.up_proj", 256, 64));
+  make("gguf:q4_k_m", "rtn-search");
+  const std::vector<float> searched = dequantize(stored(out(), "mlp.up_proj", 256, 64));
+  EXPECT_LT(test::relative_error(searched, values), 0.97 * test::relative_error(plain, values));
+  EXPECT_EQ(problems(), "");
+}
+
 TEST_F(GgufTypes, TernaryAndBinaryWeightsAreHeldWithoutLoss) {
   for (const auto& [format, method] : std::vector<std::pair<std::string, std::string>>{
            {"gguf", "ternary"}, {"gguf:tq1_0", "ternary"}, {"gguf:q2_0", "ternary"}}) {

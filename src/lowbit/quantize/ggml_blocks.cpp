@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "lowbit/quantize/line_fit.h"
 #include "lowbit/tensor/dtype.h"
 
 namespace lowbit {
@@ -69,34 +70,58 @@ bool affine_codes(const float* x, int largest, int (&codes)[kBlock], float& d, f
   return true;
 }
 
+float searched_symmetric_codes(const float* x, int half, int (&codes)[kBlock]) {
+  const float plain = symmetric_codes(x, half, codes);
+  const LineGrid grid{-half, half - 1, Minimum::kZero};
+  const Line line = fit_half_line(x, kBlock, grid, {plain, 0}, codes);
+  for (int& code : codes) code += half;
+  return line.scale;
+}
+
+bool searched_affine_codes(const float* x, int largest, int (&codes)[kBlock], float& d, float& m) {
+  if (!affine_codes(x, largest, codes, d, m)) return false;
+  const LineGrid grid{0, largest, Minimum::kAny};
+  const Line line = fit_half_line(x, kBlock, grid, {d, -m}, codes);
+  d = line.scale;
+  m = -line.minimum;
+  return true;
+}
+
+constexpr auto kPlainSymmetric = symmetric_codes, kSearchedSymmetric = searched_symmetric_codes;
+constexpr auto kPlainAffine = affine_codes, kSearchedAffine = searched_affine_codes;
+
+template <auto kCodes>
 bool q4_0(const float* x, uint8_t* out) {
   int codes[kBlock];
-  const float d = symmetric_codes(x, 8, codes);
+  const float d = kCodes(x, 8, codes);
   store_nibbles(codes, out + 2);
   return store_half(d, out);
 }
 
+template <auto kCodes>
 bool q5_0(const float* x, uint8_t* out) {
   int codes[kBlock];
-  const float d = symmetric_codes(x, 16, codes);
+  const float d = kCodes(x, 16, codes);
   store_fifth_bits(codes, out + 2);
   store_nibbles(codes, out + 6);
   return store_half(d, out);
 }
 
+template <auto kCodes>
 bool q4_1(const float* x, uint8_t* out) {
   int codes[kBlock];
   float d, m;
-  if (!affine_codes(x, 15, codes, d, m)) return false;
+  if (!kCodes(x, 15, codes, d, m)) return false;
   store_nibbles(codes, out + 4);
   const bool scale_fits = store_half(d, out);
   return store_half(m, out + 2) && scale_fits;
 }
 
+template <auto kCodes>
 bool q5_1(const float* x, uint8_t* out) {
   int codes[kBlock];
   float d, m;
-  if (!affine_codes(x, 31, codes, d, m)) return false;
+  if (!kCodes(x, 31, codes, d, m)) return false;
   store_fifth_bits(codes, out + 4);
   store_nibbles(codes, out + 8);
   const bool scale_fits = store_half(d, out);
@@ -191,16 +216,28 @@ bool encode_blocks(std::span<const float> row, uint8_t* out) {
 }  // namespace
 
 bool encode_q4_0(std::span<const float> row, uint8_t* out) {
-  return encode_blocks<q4_0, kBlock, 18>(row, out);
+  return encode_blocks<q4_0<kPlainSymmetric>, kBlock, 18>(row, out);
+}
+bool search_q4_0(std::span<const float> row, uint8_t* out) {
+  return encode_blocks<q4_0<kSearchedSymmetric>, kBlock, 18>(row, out);
 }
 bool encode_q4_1(std::span<const float> row, uint8_t* out) {
-  return encode_blocks<q4_1, kBlock, 20>(row, out);
+  return encode_blocks<q4_1<kPlainAffine>, kBlock, 20>(row, out);
+}
+bool search_q4_1(std::span<const float> row, uint8_t* out) {
+  return encode_blocks<q4_1<kSearchedAffine>, kBlock, 20>(row, out);
 }
 bool encode_q5_0(std::span<const float> row, uint8_t* out) {
-  return encode_blocks<q5_0, kBlock, 22>(row, out);
+  return encode_blocks<q5_0<kPlainSymmetric>, kBlock, 22>(row, out);
+}
+bool search_q5_0(std::span<const float> row, uint8_t* out) {
+  return encode_blocks<q5_0<kSearchedSymmetric>, kBlock, 22>(row, out);
 }
 bool encode_q5_1(std::span<const float> row, uint8_t* out) {
-  return encode_blocks<q5_1, kBlock, 24>(row, out);
+  return encode_blocks<q5_1<kPlainAffine>, kBlock, 24>(row, out);
+}
+bool search_q5_1(std::span<const float> row, uint8_t* out) {
+  return encode_blocks<q5_1<kSearchedAffine>, kBlock, 24>(row, out);
 }
 bool encode_q8_0(std::span<const float> row, uint8_t* out) {
   return encode_blocks<q8_0, kBlock, 34>(row, out);

@@ -1,6 +1,7 @@
 // Rows of weights as the small blocks of ggml: 32 weights and one fp16 scale (and offset), and the
-// ternary and binary blocks (formats: ggml-common.h). All exactly as ggml's reference quantizers
-// make them.
+// ternary and binary blocks (formats: ggml-common.h). encode_* exactly as ggml's reference
+// quantizers make them; search_* with the scale (and offset) of least weighted error, see
+// line_fit.h.
 #pragma once
 
 #include <cstdint>
@@ -15,6 +16,10 @@ bool encode_q4_1(std::span<const float> row, uint8_t* out);  // 20 bytes
 bool encode_q5_0(std::span<const float> row, uint8_t* out);  // 22 bytes
 bool encode_q5_1(std::span<const float> row, uint8_t* out);  // 24 bytes
 bool encode_q8_0(std::span<const float> row, uint8_t* out);  // 34 bytes
+bool search_q4_0(std::span<const float> row, uint8_t* out);
+bool search_q4_1(std::span<const float> row, uint8_t* out);
+bool search_q5_0(std::span<const float> row, uint8_t* out);
+bool search_q5_1(std::span<const float> row, uint8_t* out);
 
 // -d, 0 or d, d the largest magnitude: exact for weights that are ternary already.
 bool encode_q2_0(std::span<const float> row, uint8_t* out);   // 64 weights, 18 bytes

@@ -76,9 +76,9 @@ class GgufOutput final : public Output {
     const auto source_row = [&](int64_t row) { return order.empty() ? row : order[row]; };
     const uint64_t begin = part.offset();
     const bool by_method = quantizer_ != nullptr && item.quantize;
-    write_rows(gguf_tensor_name(item.name + ".weight"),
-               by_method ? quantize(item, weight.weight) : weight.weight, item.name, encoder(item),
-               source_row, job_.pool, part);
+    const QTensor made = by_method ? quantize(item, weight.weight) : QTensor();
+    write_rows(gguf_tensor_name(item.name + ".weight"), by_method ? made : weight.weight, item.name,
+               encoder(item), source_row, job_.pool, part);
     if (item.quantize) part.count_linear(item.rows * item.cols, begin);
     if (weight.bias.empty()) return;
     std::vector<float> bias(weight.bias.size());
@@ -118,14 +118,17 @@ class GgufOutput final : public Output {
     return hf_rows_in_gguf_order(item.rows, job_.config.head_dim);
   }
 
-  const RowEncoder& encoder(const PlanItem& item) const {
-    return row_encoder(
-        ggml_type_for_columns(wanted_ggml_type(recipe_, item, job_.config), item.cols));
+  RowEncoder encoder(const PlanItem& item) const {
+    RowEncoder encoder =
+        row_encoder(ggml_type_for_columns(wanted_ggml_type(recipe_, item, job_.config), item.cols));
+    const bool searches = job_.options.method == "rtn-search";
+    if (searches && encoder.search != nullptr) encoder.encode = encoder.search;
+    return encoder;
   }
 
   // Blocks hold one scale, so they lie within one group.
   void check_groups(const PlanItem& item) const {
-    const RowEncoder& encoder = this->encoder(item);
+    const RowEncoder encoder = this->encoder(item);
     LOWBIT_CHECK(request_.group_size % encoder.block_elems == 0 || encoder.block_elems == 1,
                  item.name, " is written in blocks of ", encoder.block_elems, " weights (",
                  encoder.type, "), which groups of ", request_.group_size,

@@ -16,8 +16,8 @@ struct GgufRecipe {
   int bits;
   bool symmetric;
   int64_t group_size;  // weights that share a scale; 0: the user's choice
-  // --method. The types fit blocks to the weights themselves ("rtn"), or hold what others make
-  // without loss.
+  // --method. The types fit blocks to the weights themselves ("rtn", and "rtn-search" for those whose
+  // reference quantizers do not search), or hold what others make without loss.
   const char* method = "rtn";
 };
 

@@ -3,10 +3,8 @@
 //
 //   x ~ d * scale[g] * code - dmin * minimum[g]
 //
-// What is minimised is the sum of importance * error^2. The importance of a weight x is |x| + the
-// root mean square of its group, which ggml's quantizers use for 4 and 5 bits without an importance
-// matrix (ggml-quants.c). They stop at the lines that fit each group best, rounded to integers;
-// here integers and fp16 factors are then refitted in turn until neither makes the error smaller.
+// ggml's quantizers fit a line to each group (line_fit.h) and round it to integers (ggml-quants.c).
+// Here integers and fp16 factors are then refitted in turn until neither makes the error smaller.
 #pragma once
 
 #include <cstdint>

@@ -17,16 +17,18 @@ namespace lowbit {
 namespace {
 
 // The recipe of this name; without a name, the method's first, with these bits if it is rtn.
-const GgufRecipe& choose_recipe(const std::string& type, const QuantizeOptions& options) {
+const GgufRecipe& choose_recipe(const std::string& type, const std::string& method,
+                                const QuantizeOptions& options) {
   if (!type.empty()) return gguf_recipe(type);
-  const bool rtn = options.method == "rtn";
+  const bool rtn = method == "rtn";
   for (const GgufRecipe& recipe : gguf_recipes()) {
-    if (options.method != recipe.method) continue;
+    if (method != recipe.method) continue;
     if (!rtn || (recipe.bits == options.bits && recipe.symmetric == options.symmetric)) {
       return recipe;
     }
   }
-  LOWBIT_CHECK(rtn, "--format gguf is made by --method rtn, ternary or int1, not ", options.method);
+  LOWBIT_CHECK(rtn, "--format gguf is made by --method rtn, rtn-search, ternary or int1, not ",
+               options.method);
   fail(ErrorKind::kInvalidArgument, "lowbit cannot write GGUF with ", options.bits, " bits, ",
        options.symmetric ? "symmetric" : "asymmetric",
        "; it can: --bits 3, 4, 5, 6 or 8 --sym, --bits 2, 4 or 5 --asym; or name a type: gguf: "
@@ -36,10 +38,13 @@ const GgufRecipe& choose_recipe(const std::string& type, const QuantizeOptions& 
 
 // A GGUF type decides bits and symmetry, and the other way round.
 void choose_gguf_type(const std::string& type, QuantizeOptions& options) {
-  const GgufRecipe& recipe = choose_recipe(type, options);
-  LOWBIT_CHECK(options.method == recipe.method, "gguf:", recipe.name, " is made by --method ",
-               recipe.method, ", not ", options.method, "; gguf: takes ",
-               gguf_recipe_names(recipe.method), " from it");
+  const std::string method = options.method == "rtn-search" ? "rtn" : options.method;
+  const GgufRecipe& recipe = choose_recipe(type, method, options);
+  if (method != recipe.method) {
+    const std::string names = gguf_recipe_names(method);
+    fail(ErrorKind::kInvalidArgument, "gguf:", recipe.name, " is made by --method ", recipe.method,
+         ", not ", options.method, names.empty() ? "" : ", which makes gguf: with ", names);
+  }
   LOWBIT_CHECK(options.group_size == 0 || options.group_size == recipe.group_size ||
                    recipe.group_size == 0 || recipe.bits == 16,
                "GGUF's ", recipe.name, " has groups of ", recipe.group_size, ", not ",

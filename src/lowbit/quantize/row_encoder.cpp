@@ -41,15 +41,24 @@ bool encode_bf16(std::span<const float> row, uint8_t* out) {
 }
 
 constexpr RowEncoder kEncoders[] = {
-    {"F32", 1, 4, encode_f32},         {"F16", 1, 2, encode_f16},
-    {"BF16", 1, 2, encode_bf16},       {"Q4_0", 32, 18, encode_q4_0},
-    {"Q4_1", 32, 20, encode_q4_1},     {"Q5_0", 32, 22, encode_q5_0},
-    {"Q5_1", 32, 24, encode_q5_1},     {"Q8_0", 32, 34, encode_q8_0},
-    {"IQ4_NL", 32, 18, encode_iq4_nl}, {"Q2_K", 256, 84, encode_q2_k},
-    {"Q3_K", 256, 110, encode_q3_k},   {"Q4_K", 256, 144, encode_q4_k},
-    {"Q5_K", 256, 176, encode_q5_k},   {"Q6_K", 256, 210, encode_q6_k},
-    {"TQ1_0", 256, 54, encode_tq1_0},  {"TQ2_0", 256, 66, encode_tq2_0},
-    {"Q1_0", 128, 18, encode_q1_0},    {"Q2_0", 64, 18, encode_q2_0},
+    {"F32", 1, 4, encode_f32},
+    {"F16", 1, 2, encode_f16},
+    {"BF16", 1, 2, encode_bf16},
+    {"Q4_0", 32, 18, encode_q4_0, search_q4_0},
+    {"Q4_1", 32, 20, encode_q4_1, search_q4_1},
+    {"Q5_0", 32, 22, encode_q5_0, search_q5_0},
+    {"Q5_1", 32, 24, encode_q5_1, search_q5_1},
+    {"Q8_0", 32, 34, encode_q8_0},
+    {"IQ4_NL", 32, 18, encode_iq4_nl},
+    {"Q2_K", 256, 84, encode_q2_k},
+    {"Q3_K", 256, 110, encode_q3_k},
+    {"Q4_K", 256, 144, encode_q4_k},
+    {"Q5_K", 256, 176, encode_q5_k},
+    {"Q6_K", 256, 210, encode_q6_k},
+    {"TQ1_0", 256, 54, encode_tq1_0},
+    {"TQ2_0", 256, 66, encode_tq2_0},
+    {"Q1_0", 128, 18, encode_q1_0},
+    {"Q2_0", 64, 18, encode_q2_0},
 };
 
 }  // namespace

@@ -16,6 +16,10 @@ struct RowEncoder {
   // scale overflowed fp16.
   bool (*encode)(std::span<const float> row, uint8_t* out);
 
+  // The same with scales searched for the least error; null where `encode` does so already, or
+  // where there is nothing to choose.
+  bool (*search)(std::span<const float> row, uint8_t* out) = nullptr;
+
   int64_t row_bytes(int64_t cols) const { return cols / block_elems * block_bytes; }
 };
 
