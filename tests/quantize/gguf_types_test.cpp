@@ -104,10 +104,14 @@ class GgufTypes : public testing::Test {
   QTensor stored(const std::string& path, const std::string& end, int64_t rows, int64_t cols) {
     return open_checkpoint(path)->load_linear("model.layers.1." + end, rows, cols).weight;
   }
+  // What `verify` finds, and modules whose type its second reader does not know.
   std::string problems() {
     std::string text;
-    for (const std::string& problem : verify_checkpoint(out(), model(), 1).problems)
-      text += problem;
+    const VerifyReport report = verify_checkpoint(out(), model(), 1);
+    for (const std::string& problem : report.problems) text += problem;
+    for (const VerifyReport::Layer& layer : report.layers) {
+      if (!layer.read_twice) text += concat(layer.module, " (", layer.scheme, ") was read once; ");
+    }
     return text;
   }
 
