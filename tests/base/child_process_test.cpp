@@ -42,8 +42,16 @@ TEST(ChildProcess, PassesErrorsOn) {
 }
 
 TEST(ChildProcess, SaysThatItWasKilled) {
-  EXPECT_EQ(kind_of([]() -> std::string { raise(SIGKILL); return ""; }), ErrorKind::kOutOfMemory);
-  EXPECT_EQ(kind_of([]() -> std::string { raise(SIGINT); return ""; }), ErrorKind::kIo);
+  EXPECT_EQ(kind_of([]() -> std::string {
+              raise(SIGKILL);
+              return "";
+            }),
+            ErrorKind::kOutOfMemory);
+  EXPECT_EQ(kind_of([]() -> std::string {
+              raise(SIGINT);
+              return "";
+            }),
+            ErrorKind::kIo);
   EXPECT_EQ(kind_of([]() -> std::string { _exit(0); }), ErrorKind::kIo);
 }
 

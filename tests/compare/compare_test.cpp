@@ -60,7 +60,7 @@ TEST_F(Compare, MakesEveryMethodAndMeasuresIt) {
   EXPECT_EQ(rtn.name, "rtn-8");
   EXPECT_EQ(rtn.format, "gptq");
   EXPECT_EQ(rtn.description, "rtn, 8 bits, group 32");
-  EXPECT_NEAR(rtn.bits_per_weight, 8.5, 0.01);
+  EXPECT_NEAR(rtn.bits_per_weight, 9.25, 0.01);  // 16-bit scales, 8-bit zeros, g_idx
   for (const ComparisonRow* row : {&rtn, &hqq}) {
     EXPECT_FALSE(row->failed);
     EXPECT_GT(row->perplexity, 1);

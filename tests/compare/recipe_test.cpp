@@ -182,8 +182,8 @@ TEST(Yaml, OverridesAreHeldToTheSameLimits) {
   EXPECT_TRUE(contains(complaint(kSmall, {"a.b.c.d.e.f.g.h.i.j=3"}), "too many parts"));
   EXPECT_TRUE(contains(complaint(kSmall, {"name.x=3"}), "has no \"x\"") ||
               contains(complaint(kSmall, {"name.x=3"}), "expected text"));
-  EXPECT_TRUE(contains(complaint(std::string(kSmall) + "name: n\n", {"name.x=3"}),
-                       "inside of a value"));
+  EXPECT_TRUE(
+      contains(complaint(std::string(kSmall) + "name: n\n", {"name.x=3"}), "inside of a value"));
   EXPECT_TRUE(contains(complaint(kSmall, {"name=" + std::string(5000, '[')}), "nested deeper"));
 }
 

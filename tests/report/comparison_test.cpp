@@ -76,7 +76,8 @@ TEST(Comparison, HtmlNeedsNothingFromOutside) {
   // The only address is the name of SVG.
   for (size_t at = 0; (at = html.find("http", at)) != std::string::npos; ++at) {
     const std::string found = html.substr(at, 26);
-    EXPECT_TRUE(found == "http://www.w3.org/2000/svg" || found.rfind("http-equiv", 0) == 0) << found;
+    EXPECT_TRUE(found == "http://www.w3.org/2000/svg" || found.rfind("http-equiv", 0) == 0)
+        << found;
   }
   EXPECT_TRUE(contains(html, "prefers-color-scheme: dark"));
   EXPECT_TRUE(contains(html, "@media print"));

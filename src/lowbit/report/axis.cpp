@@ -49,14 +49,22 @@ void Axis::finish_linear() {
   }
   if (max_ <= min_) max_ = min_ + 1;
   const double rough = (max_ - min_) / 6, power = std::pow(10, std::floor(std::log10(rough)));
-  const double step = power * (rough > 5 * power ? 10 : rough > 2 * power ? 5 : 2);
+  const double digit = rough / power;
+  // Four to eight ticks on a tight axis; one that is rounded outwards needs fewer.
+  const double step = power * (tight_ ? (digit > 7     ? 10
+                                         : digit > 3.5 ? 5
+                                         : digit > 1.5 ? 2
+                                                       : 1)
+                                      : (digit > 5   ? 10
+                                         : digit > 2 ? 5
+                                                     : 2));
   if (!tight_) {
     min_ = std::floor(min_ / step) * step;
     max_ = std::ceil(max_ / step) * step;
   }
   const double first = std::ceil(min_ / step - 1e-9), last = std::floor(max_ / step + 1e-9);
-  // Adding the step again and again would gather errors.
-  for (double i = first; i <= last; ++i) ticks_.push_back(i * step);
+  // Adding the step again and again would gather errors; adding 0 makes -0 a 0.
+  for (double i = first; i <= last; ++i) ticks_.push_back(i * step + 0.0);
 }
 
 bool Axis::shows(double value) const { return std::isfinite(value) && (!log_ || value > 0); }

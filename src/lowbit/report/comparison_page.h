@@ -27,19 +27,22 @@ header p { margin: 0; max-width: 70ch; color: var(--soft); }
 .scroll { overflow-x: auto; margin-top: 1.4rem; border-top: 1px solid var(--rule);
   border-bottom: 1px solid var(--rule); }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { padding: .42rem .6rem; text-align: left; vertical-align: top; white-space: nowrap; }
+th, td { padding: .42rem .5rem; text-align: left; vertical-align: top; white-space: nowrap; }
 thead th { border-bottom: 1px solid var(--rule); vertical-align: bottom; padding: 0; }
 thead button { font: inherit; font-size: .82rem; font-weight: 600; color: var(--soft); background: none;
-  border: 0; padding: .5rem .6rem; width: 100%; text-align: inherit; cursor: pointer; }
+  border: 0; padding: .5rem; width: 100%; text-align: inherit; cursor: pointer; line-height: 1.25;
+  white-space: normal; }
 thead button:hover { color: var(--ink); }
 thead button::after { content: "\2195"; opacity: .35; margin-left: .25em; font-size: .85em; }
 th[aria-sort=ascending] button::after { content: "\2191"; opacity: 1; }
 th[aria-sort=descending] button::after { content: "\2193"; opacity: 1; }
 th.number, td.number { text-align: right; }
 tbody tr + tr > * { border-top: 1px solid var(--grid); }
-tbody th { font-weight: 600; position: sticky; left: 0; background: var(--paper); }
+tbody th { font-weight: 600; position: sticky; left: 0; background: var(--paper); max-width: 15rem;
+  white-space: normal; overflow-wrap: anywhere; min-width: 10.5rem; }
 tbody th small { display: block; font-weight: 400; color: var(--soft); padding-left: 1.15rem; }
-td.words { color: var(--soft); font-size: .87rem; white-space: normal; min-width: 8.5rem; }
+td.words { color: var(--soft); font-size: .82rem; line-height: 1.35; padding-top: .55rem; }
+td.words:last-child { white-space: normal; min-width: 12rem; }
 td.best { color: var(--best); font-weight: 700; }
 tr.source > * { background: var(--band); }
 tr.failed > th { color: var(--bad); }
@@ -71,7 +74,8 @@ footer h2 { margin-top: 1.2rem; }
   main { padding: 1.2rem .9rem 2rem; }
   h1 { font-size: 1.35rem; }
   .scroll { margin-left: -.9rem; margin-right: -.9rem; }
-  tbody th small { max-width: 9.5rem; white-space: normal; line-height: 1.25; }
+  tbody th { min-width: 8rem; max-width: 9.5rem; font-size: .9rem; line-height: 1.3; }
+  tbody th small { line-height: 1.25; }
 }
 @media print {
   @page { size: A4 landscape; margin: 12mm; }
@@ -82,11 +86,11 @@ footer h2 { margin-top: 1.2rem; }
   thead button { padding: .22rem .35rem; font-size: 8pt; }
   thead button::after { content: ""; margin: 0; }
   tbody th small, td.words { font-size: 7.5pt; }
-  tbody th small { white-space: normal; }
-  td.words { min-width: 0; }
-  tbody th { position: static; }
+  td.words, td.words:last-child { min-width: 0; padding-top: .3rem; }
+  tbody th { position: static; min-width: 0; }
   tr, figure, dl > div { break-inside: avoid; }
-  .figures { grid-template-columns: 1fr 1fr; gap: 6mm 10mm; }
+  .figures { grid-template-columns: 1fr 1fr; gap: 5mm 10mm; margin-top: 6mm; }
+  .figures svg { max-height: 62mm; }
   .dot, svg, tr.source > * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 }
 )css";
