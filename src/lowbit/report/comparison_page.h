@@ -38,9 +38,10 @@ th[aria-sort=ascending] button::after { content: "\2191"; opacity: 1; }
 th[aria-sort=descending] button::after { content: "\2193"; opacity: 1; }
 th.number, td.number { text-align: right; }
 tbody tr + tr > * { border-top: 1px solid var(--grid); }
-tbody th { font-weight: 600; position: sticky; left: 0; background: var(--paper); max-width: 15rem;
-  white-space: normal; overflow-wrap: anywhere; min-width: 10.5rem; }
-tbody th small { display: block; font-weight: 400; color: var(--soft); padding-left: 1.15rem; }
+tbody th { font-weight: 600; position: sticky; left: 0; background: var(--paper); max-width: 17rem;
+  min-width: 13.5rem; white-space: normal; overflow-wrap: anywhere; padding-left: 1.65rem;
+  text-indent: -1.15rem; }
+tbody th small { display: block; font-weight: 400; color: var(--soft); text-indent: 0; }
 td.words { color: var(--soft); font-size: .82rem; line-height: 1.35; padding-top: .55rem; }
 td.words:last-child { white-space: normal; min-width: 12rem; }
 td.best { color: var(--best); font-weight: 700; }
