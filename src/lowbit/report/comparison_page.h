@@ -26,7 +26,8 @@ h2 { font-size: 1.1rem; margin: 2.2rem 0 .6rem; }
 header p { margin: 0; max-width: 70ch; color: var(--soft); }
 .scroll { overflow-x: auto; margin-top: 1.4rem; border-top: 1px solid var(--rule);
   border-bottom: 1px solid var(--rule); }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+table { border-collapse: collapse; width: 100%; font-size: .93rem;
+  font-variant-numeric: tabular-nums; }
 th, td { padding: .42rem .5rem; text-align: left; vertical-align: top; white-space: nowrap; }
 thead th { border-bottom: 1px solid var(--rule); vertical-align: bottom; padding: 0; }
 thead button { font: inherit; font-size: .82rem; font-weight: 600; color: var(--soft); background: none;
@@ -39,11 +40,11 @@ th[aria-sort=descending] button::after { content: "\2193"; opacity: 1; }
 th.number, td.number { text-align: right; }
 tbody tr + tr > * { border-top: 1px solid var(--grid); }
 tbody th { font-weight: 600; position: sticky; left: 0; background: var(--paper); max-width: 17rem;
-  min-width: 13.5rem; white-space: normal; overflow-wrap: anywhere; padding-left: 1.65rem;
+  min-width: 12.5rem; white-space: normal; overflow-wrap: anywhere; padding-left: 1.65rem;
   text-indent: -1.15rem; }
 tbody th small { display: block; font-weight: 400; color: var(--soft); text-indent: 0; }
 td.words { color: var(--soft); font-size: .82rem; line-height: 1.35; padding-top: .55rem; }
-td.words:last-child { white-space: normal; min-width: 12rem; }
+td.words:last-child { white-space: normal; min-width: 10rem; }
 td.best { color: var(--best); font-weight: 700; }
 tr.source > * { background: var(--band); }
 tr.failed > th { color: var(--bad); }
