@@ -141,6 +141,27 @@ TEST_F(Compare, GoesOnAfterKillNine) {
   }
 }
 
+TEST_F(Compare, OtherCalibrationTextMakesOnlyCalibratedMethodsAgain) {
+  const auto with_text = [this](const std::string& text) {
+    CompareJob job = this->job();
+    job.recipe = parse_recipe(concat(kRecipe, "calibration: {samples: 4, seqlen: 32}\n"), "recipe",
+                              {"methods.hqq-3.method=gptq"});
+    test::write_text(folder_ / "calibration.txt", text);
+    job.calibration = folder_ / "calibration.txt";
+    return job;
+  };
+  std::string text;
+  for (int i = 0; i < 40; ++i) text += concat("number ", i * i, "\n");
+  const Comparison result = compare_models(with_text(text));
+  EXPECT_FALSE(result.rows[2].failed);
+  EXPECT_EQ(result.rows[2].description, "gptq, 3 bits, group 32");
+  compare_models(with_text(text));
+  EXPECT_TRUE(said_.empty());
+  compare_models(with_text("A " + text));
+  ASSERT_FALSE(said_.empty());
+  EXPECT_EQ(said_[0].rfind("[3/3] hqq-3: quantize again (calibration.text: ", 0), 0u) << said_[0];
+}
+
 TEST_F(Compare, AFailedRowHasANoteAndTheOthersGoOn) {
   // 64 does not divide 96 columns.
   const Comparison result = compare_models(job({"methods.rtn-8.group_size=64"}));
