@@ -23,6 +23,7 @@ ALLOWED = {
     "verify": ["model"],
     "report": ["base"],
     "bench": ["engine", "report"],
+    "compare": ["bench", "eval", "quantize", "verify"],
 }
 
 

@@ -6,6 +6,7 @@
 
 #include <cstdlib>
 
+#include "lowbit/base/check.h"
 #include "lowbit/base/file.h"
 #include "lowbit/base/json.h"
 #include "support/tiny_folder.h"
@@ -172,6 +173,37 @@ TEST_F(Cli, ImpossibleQuantizationsListThePossible) {
   EXPECT_EQ(group.code, 1);
   EXPECT_NE(group.err.find("down_proj"), std::string::npos) << group.err;
   EXPECT_FALSE(fs::exists(folder_ / "x"));
+}
+
+TEST_F(Cli, CompareQuantizesAndReports) {
+  std::string text;
+  for (int i = 0; i < 40; ++i) text += concat("line ", i, " of a text\n");
+  test::write_text(folder_ / "text", text);
+  const std::string start = "compare -m " + model() + " -f " + (folder_ / "text") + " ";
+  const std::string small =
+      "-c 16 --chunks 2 speed.prompt=8 speed.decode=4 speed.repetitions=1 divergence.context=32 "
+      "divergence.chunks=2 defaults.group_size=32 ";
+  const std::string made = start + small + "--methods rtn,nf4 -o " + (folder_ / "report");
+  const Json rows = json(made + " --json");
+  ASSERT_EQ(rows.size(), 3u);
+  EXPECT_EQ(rows[1]["method"], "rtn");
+  EXPECT_GT(rows[2]["kl"], 0.0);
+  EXPECT_TRUE(fs::exists(folder_ / "report/report.html"));
+  const Output table = run(made);
+  EXPECT_EQ(table.code, 0);
+  EXPECT_NE(table.out.find("decode tok/s"), std::string::npos) << table.out;
+  EXPECT_EQ(table.err, (folder_ / "report/report.html") + "\n");  // nothing was left to do
+
+  // Checkpoints as they are; nothing is written.
+  const Json given = json(start + small + (folder_ / "report/models/nf4") + " --json");
+  ASSERT_EQ(given.size(), 2u);
+  EXPECT_EQ(given[1]["method"], "nf4");
+
+  const Output key = run(made + " eval.contxt=3");
+  EXPECT_EQ(key.code, 1);
+  EXPECT_NE(key.err.find("eval has no \"contxt\"; possible are: context"), std::string::npos)
+      << key.err;
+  EXPECT_EQ(run(start + "--methods gptq -o " + (folder_ / "r2")).code, 1);  // no --calibration
 }
 
 TEST_F(Cli, AnUnknownInstructionSetIsAnError) {

@@ -51,6 +51,14 @@ constexpr size_t kTraceSpans = 1 << 20;  // kept of one thread (24 MiB)
 
 constexpr size_t kJournalBytes = 256 * kMiB;  // of an unfinished quantize run
 
+constexpr size_t kChildResultBytes = 64 * kMiB;  // what a process tells the one that forked it
+
+// What `lowbit compare` is told to do.
+constexpr size_t kRecipeBytes = 65'536;
+constexpr size_t kRecipeDepth = 8;  // nesting of lists and maps
+constexpr size_t kRecipeNodes = 4'096;
+constexpr size_t kRecipeMethods = 64;
+
 // The Hugging Face hub.
 constexpr size_t kHubListingBytes = 64 * kMiB;  // what a repository holds, as JSON
 constexpr size_t kHubFiles = 100'000;           // of one repository

@@ -232,6 +232,34 @@ DivergenceResult divergence(Model& model, Model& reference, const Tokenizer& tok
   return result;
 }
 
+void save_logits(Model& reference, const Tokenizer& tokenizer, const std::string& text,
+                 const WindowOptions& options, const fs::path& path) {
+  const Windows windows = make_windows(tokenizer, text, options, reference.context());
+  const int64_t vocab = reference.config().vocab_size;
+  ThreadPool pool(reference.backend().threads());
+  WindowRunner runner(reference, windows.context, options.kv_dtype);
+  fs::path partial = path;
+  partial += ".partial";
+  LogitsFileWriter writer(partial, windows, vocab);
+  Progress progress("reference", windows.count * windows.context, "tokens");
+  for (int64_t index = 0; index < windows.count; ++index) {
+    for (int64_t begin = 0; begin < windows.context; begin += reference.max_batch()) {
+      const int64_t end = std::min(windows.context, begin + reference.max_batch());
+      const int64_t rows = runner.run(windows, index, begin, end);
+      for (int64_t row = 0; row < rows; row += kLogitRows) {
+        const int64_t count = std::min(kLogitRows, rows - row);
+        writer.write(runner.logits(row, count), count, pool);
+      }
+    }
+    progress.update((index + 1) * windows.context);
+  }
+  writer.close();
+  std::error_code error;
+  fs::rename(partial, path, error);
+  LOWBIT_CHECK_KIND(!error, ErrorKind::kIo, "cannot rename to ", path.string(), ": ",
+                    error.message());
+}
+
 DivergenceResult divergence(Model& model, const LogitsFile& reference, DType kv_dtype) {
   check_vocabulary(model.config().vocab_size, reference.vocab_size());
   const Windows& windows = reference.windows();

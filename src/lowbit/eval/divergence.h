@@ -44,6 +44,11 @@ DivergenceResult divergence(Model& model, Model& reference, const Tokenizer& tok
                             const std::string& text, const WindowOptions& options,
                             const fs::path& save = {});
 
+// Runs the reference alone and keeps its log-probabilities in `path` (protocol llama.cpp), which
+// appears when it is complete. Throws as divergence().
+void save_logits(Model& reference, const Tokenizer& tokenizer, const std::string& text,
+                 const WindowOptions& options, const fs::path& path);
+
 // A reference that ran before; the windows are the file's.
 DivergenceResult divergence(Model& model, const LogitsFile& reference, DType kv_dtype);
 
