@@ -38,6 +38,7 @@ struct SchemeRequest {
   int bits = 4;
   int64_t group_size = 64;  // 0 or less: one group per row
   bool symmetric = true;
+  int input_bits = 0;  // QuantScheme's, 16 for none; 0: the method's usual
 };
 
 struct QuantizeMethod {
@@ -55,6 +56,10 @@ struct QuantizeMethod {
   bool (*reorders)(const MethodOptions& options) = nullptr;
   // A pass over the whole model follows the blocks: refine.h.
   bool refines = false;
+  // The scheme of a module where the model's is `request`; null: the same.
+  QuantScheme (*module_scheme)(const QuantScheme& request, const std::string& module) = nullptr;
+  // Only `format` holds what it makes.
+  bool own_format = false;
 
   bool calibrates() const { return make_block != nullptr; }
 };
