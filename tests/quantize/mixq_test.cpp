@@ -7,6 +7,7 @@
 #include "lowbit/base/check.h"
 #include "lowbit/checkpoint/checkpoint.h"
 #include "lowbit/checkpoint/formats/mixq.h"
+#include "lowbit/checkpoint/paths.h"
 #include "lowbit/model/model.h"
 #include "lowbit/quantize/act_scales.h"
 #include "lowbit/quantize/pipeline.h"
