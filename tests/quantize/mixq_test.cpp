@@ -340,20 +340,37 @@ TEST_F(MixQPipeline, ExportsAreSoundAndSayHowInputsAreRounded) {
   }
 }
 
-TEST_F(MixQPipeline, ActScalesStandForCalibrationData) {
-  quantize_checkpoint(model(), out(), options(4));
-  const auto expected = test::snapshot(out());
-  const auto checkpoint = open_checkpoint(model());
-  const ModelConfig config = parse_model_config(checkpoint->config(), nullptr, "test");
+TEST_F(MixQPipeline, OutliersComeFromActScalesWhereTheyAreGiven) {
   QuantizeOptions chosen = options(4);
-  const CalibrationData data =
-      load_calibration(chosen.calibration, Tokenizer(checkpoint->tokenizer()), 64);
-  ThreadPool pool(2);
-  write_act_scales(folder_ / "scales.safetensors",
-                   measure_act_scales(*checkpoint, config, data, pool));
   chosen.calibration.path.clear();
   EXPECT_NE(error_of(chosen).find("--calibration"), std::string::npos);
+  ActScales scales;
+  for (int block = 0; block < 2; ++block) {
+    for (const char* name : {"self_attn.q_proj", "self_attn.o_proj", "mlp.gate_proj"}) {
+      std::vector<float>& of_module = scales[concat("model.layers.", block, ".", name)];
+      for (int k = 0; k < 64; ++k) of_module.push_back(static_cast<float>(k * 37 % 64));
+    }
+    std::vector<float>& down = scales[concat("model.layers.", block, ".mlp.down_proj")];
+    for (int k = 0; k < 96; ++k) down.push_back(static_cast<float>(96 - k));
+  }
+  write_act_scales(folder_ / "scales.safetensors", scales);
   chosen.act_scales = folder_ / "scales.safetensors";
+  quantize_checkpoint(model(), out(), chosen);
+  const auto made = open_checkpoint(out());
+  const auto columns = [&](const char* name, int64_t rows, int64_t cols) {
+    return made->load_linear(name, rows, cols).weight.outliers->columns;
+  };
+  EXPECT_EQ(columns("model.layers.1.mlp.down_proj", 64, 96),
+            (std::vector<int32_t>{7, 6, 5, 4, 3, 2, 1, 0}));
+  EXPECT_EQ(columns("model.layers.1.mlp.up_proj", 96, 64),
+            outlier_columns(scales.at("model.layers.1.mlp.gate_proj"), 8));
+}
+
+TEST_F(MixQPipeline, OutliersOfATextDoNotDependOnThreads) {
+  QuantizeOptions chosen = options(8);
+  quantize_checkpoint(model(), out(), chosen);
+  const auto expected = test::snapshot(out());
+  chosen.threads = 2;
   quantize_checkpoint(model(), out(), chosen);
   EXPECT_EQ(test::snapshot(out()), expected);
 }

@@ -7,7 +7,7 @@
 
 #include "lowbit/base/check.h"
 #include "lowbit/quantize/grid.h"
-#include "lowbit/quantize/input_maxima.h"
+#include "lowbit/quantize/input_statistics.h"
 #include "lowbit/quantize/rtn.h"
 #include "lowbit/tensor/dtype.h"
 #include "lowbit/tensor/packing.h"
@@ -84,11 +84,11 @@ QuantScheme mixq_module_scheme(const QuantScheme& request, const std::string& mo
   return scheme;
 }
 
-std::vector<int32_t> outlier_columns(const std::vector<float>& maxima, int64_t count) {
-  std::vector<int32_t> order(maxima.size());
+std::vector<int32_t> outlier_columns(const std::vector<float>& ranks, int64_t count) {
+  std::vector<int32_t> order(ranks.size());
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
-    return maxima[static_cast<size_t>(a)] < maxima[static_cast<size_t>(b)];
+    return ranks[static_cast<size_t>(a)] < ranks[static_cast<size_t>(b)];
   });
   return {order.end() - count, order.end()};
 }
@@ -116,7 +116,7 @@ CalibrationNeeds MixQ::needs() const {
 }
 
 BlockResult MixQ::quantize(BlockJob& job) const {
-  InputMaxima maxima;
+  InputStatistics ranks;
   if (options_.outliers > 0) {
     for (int i = 0; i < kBlockLinears; ++i) {
       const BlockWeights::Linear& linear = job.block.linears[i];
@@ -124,7 +124,9 @@ BlockResult MixQ::quantize(BlockJob& job) const {
                    linear.cols, " columns, not enough for ", options_.outliers,
                    " outliers among them; give fewer with --outliers");
     }
-    maxima = input_maxima(job, {true, true, true, true}, options_.act_scales.get());
+    const std::vector<LinearGroup> all = {kAttentionInput, kOutputInput, kMlpInput, kDownInput};
+    ranks = options_.act_scales ? stored_maxima(job.block, all, *options_.act_scales)
+                                : input_prominence(job);
   }
   BlockResult result;
   for (int i = 0; i < kBlockLinears; ++i) {
@@ -132,7 +134,7 @@ BlockResult MixQ::quantize(BlockJob& job) const {
     if (job.schemes[i].dense()) continue;
     std::vector<int32_t> columns;
     if (options_.outliers > 0) {
-      columns = outlier_columns(maxima[group_of(i)], options_.outliers);
+      columns = outlier_columns(ranks[group_of(i)], options_.outliers);
     }
     result[i] = quantize_with_outliers(
         {linear.name, linear.rows, linear.cols, linear.weight, &job.pool}, job.schemes[i], columns);

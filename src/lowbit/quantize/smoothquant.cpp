@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "lowbit/quantize/input_maxima.h"
+#include "lowbit/quantize/input_statistics.h"
 #include "lowbit/quantize/quantizer.h"
 #include "lowbit/quantize/rtn.h"
 
@@ -45,10 +45,11 @@ CalibrationNeeds SmoothQuant::needs() const {
 }
 
 BlockResult SmoothQuant::quantize(BlockJob& job) const {
-  // Of attention's and the MLP's input: those follow a norm.
-  const InputMaxima maxima =
-      input_maxima(job, {true, false, true, false}, options_.act_scales.get());
-  for (const LinearGroup group : {kAttentionInput, kMlpInput}) {
+  const std::vector<LinearGroup> groups = {kAttentionInput, kMlpInput};  // those follow a norm
+  const InputStatistics maxima = options_.act_scales
+                                     ? stored_maxima(job.block, groups, *options_.act_scales)
+                                     : input_maxima(job, groups);
+  for (const LinearGroup group : groups) {
     smooth(job.block, group, maxima[group], options_.alpha);
   }
   BlockResult result;
