@@ -271,7 +271,7 @@ TEST_F(MixQModel, WithoutRoundedInputsOnlyTheWeightsDiffer) {
   write("w8.", {{"version", "MIX"}, {"w_bit", 8}});
   const auto original = test::floats(golden().tensor("logits.original"));
   const auto exact = logits("ref", Activations::kF32);
-  EXPECT_NE(description_.find("not rounded"), std::string::npos) << description_;
+  EXPECT_NE(description_.find("not the 8 bits"), std::string::npos) << description_;
   EXPECT_LT(test::relative_error(exact, original), 0.013);
   EXPECT_LT(test::relative_error(logits("cpu", Activations::kF32), exact), 1e-5);
   // int8 in groups of 32, outliers still apart.

@@ -233,8 +233,9 @@ TEST(RoundedInputs, TheDescriptionSaysWhetherTheyAre) {
     return backend->description();
   };
   for (const char* name : {"cpu", "ref"}) {
-    EXPECT_NE(description(name, Activations::kDefault).find("4 bits where"), std::string::npos);
-    EXPECT_NE(description(name, Activations::kF32).find("not rounded to the 4"), std::string::npos);
+    EXPECT_NE(description(name, Activations::kDefault).find("4 bits a token where"),
+              std::string::npos);
+    EXPECT_NE(description(name, Activations::kF32).find("not the 4 bits"), std::string::npos);
   }
 }
 

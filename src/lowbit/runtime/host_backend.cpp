@@ -195,8 +195,8 @@ std::string HostBackend::input_note(bool rounded) const {
   if (input_bits_.empty()) return "";
   std::string bits;
   for (const int width : input_bits_) bits += concat(bits.empty() ? "" : " and ", width);
-  return rounded ? concat(", but inputs of ", bits, " bits where the checkpoint says so")
-                 : concat(", inputs not rounded to the ", bits, " bits that the checkpoint says");
+  return rounded ? concat(", but inputs of ", bits, " bits a token where the checkpoint says so")
+                 : concat(", not the ", bits, " bits a token that the checkpoint says");
 }
 
 void check_linear_operands(const Linear& linear, const Tensor& x, const Tensor& y) {

@@ -64,10 +64,8 @@ class HostBackend : public Backend {
                      const Tensor& k_weight) const;
   void check_silu(const Tensor& gate_up, const Tensor& out) const;
 
-  // For make_linear and description(): what the checkpoint's schemes say of the linears' inputs,
-  // and
-  // ", inputs of 4 and 8 bits as the checkpoint says", or that they are not rounded; empty if
-  // schemes say nothing.
+  // For make_linear and description(): which widths schemes ask for, and ", but inputs of 4 and 8
+  // bits a token ..." or that they are not rounded so; empty if no scheme asks.
   void note_input_bits(const std::vector<LinearWeight>& parts);
   std::string input_note(bool rounded) const;
 
