@@ -73,9 +73,15 @@ void add_calibration_method_options(CLI::App& sub, QuantizeOptions& options) {
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str()
       ->group(kGroup);
-  sub.add_option("--act-scales", options.act_scales,
-                 "smoothquant: largest inputs (.pt or .safetensors) in place of --calibration")
+  sub.add_option(
+         "--act-scales", options.act_scales,
+         "smoothquant, mixq: largest inputs (.pt or .safetensors) in place of --calibration")
       ->type_name("FILE")
+      ->group(kGroup);
+  sub.add_option("--outliers", options.method_options.mixq.outliers,
+                 "mixq: columns of each layer to keep in fp16, those with the largest inputs")
+      ->check(CLI::Range(int64_t{0}, limits::kDimension))
+      ->capture_default_str()
       ->group(kGroup);
   AutoRoundOptions& autoround = options.method_options.autoround;
   sub.add_option("--iters", autoround.iterations,

@@ -76,6 +76,11 @@ void add_quantize(CLI::App& program) {
          "Weights of a row that share a scale: 32, 64, 128, or -1 for the whole row (default: "
          "what the format usually has; 64, the type's for GGUF)")
       ->check(CLI::IsMember({-1, 32, 64, 128}));
+  sub.add_option("--activation-bits", options.input_bits,
+                 "Bits that whoever runs the result rounds the layers' inputs to, token by token: "
+                 "8, 4, or 16 for not at all (default: of mixq as --bits, of smoothquant 8, else "
+                 "16)")
+      ->check(CLI::IsMember({4, 8, 16}));
   auto* sym = sub.add_flag_callback(
       "--sym", [&options] { options.symmetric = true; }, "Symmetric: no zero points (default)");
   sub.add_flag_callback(

@@ -22,7 +22,8 @@ void RunOptions::add_to(CLI::App& command, bool context_options) {
   command
       .add_option(
           "--activations", activations,
-          "Inputs of low-bit layers: f32, int8, or default (int8 where weights are low-bit)")
+          "Inputs of low-bit layers: f32, int8 (in groups of 32), or default: as the checkpoint "
+          "says, int8 where it says nothing")
       ->check(CLI::IsMember({"default", "f32", "int8"}))
       ->capture_default_str();
   command.add_option("--cache-type", cache_type, "Key/value cache: f16 or f32")

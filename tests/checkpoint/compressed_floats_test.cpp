@@ -73,6 +73,48 @@ TEST(Compressed, ReadsBackWhatItWrote) {
   test::expect_same(test::round_trip(kCompressedFormat, packed), packed);
 }
 
+TEST(Compressed, SaysHowInputsAreRounded) {
+  for (const auto& [bits, inputs, group] : {std::tuple{8, 8, 64}, {4, 8, 64}, {4, 4, 32}}) {
+    QuantScheme scheme = int_scheme(bits, group);
+    scheme.input_bits = inputs;
+    const QTensor weight = test::random_weight(scheme, 32, 64, 1);
+    test::expect_same(test::round_trip(kCompressedFormat, weight), weight);
+  }
+}
+
+TEST(Compressed, W8A8IsIntQuantized) {
+  QuantScheme scheme = int_scheme(8, 64);
+  scheme.input_bits = 8;
+  const MemorySource source(kCompressedFormat.write("m", test::random_weight(scheme, 32, 64, 1)));
+  EXPECT_EQ(source.tensor("m.weight").dtype, "I8");
+  EXPECT_EQ(source.tensor("m.weight_scale").shape, (std::vector<int64_t>{32, 1}));
+  scheme.group_size = 0;
+  Json config = kCompressedFormat.quantization_config(scheme, {});
+  EXPECT_EQ(config["format"], "int-quantized");
+  Json& inputs = config["config_groups"]["group_0"]["input_activations"];
+  EXPECT_EQ(inputs["strategy"], "token");
+  const auto read_bits = [&] {
+    return kCompressedFormat.read(source, config, "m").scheme.input_bits;
+  };
+  EXPECT_EQ(read_bits(), 8);
+  // What lowbit does not do is left undone, not done wrong: static, asymmetric, whole tensors.
+  const Json as_written = inputs;
+  for (const auto& [key, value] : std::map<std::string, Json>{{"dynamic", false},
+                                                              {"symmetric", false},
+                                                              {"strategy", "tensor"},
+                                                              {"type", "float"},
+                                                              {"num_bits", 6}}) {
+    inputs = as_written;
+    inputs[key] = value;
+    EXPECT_EQ(read_bits(), 0) << key;
+  }
+  inputs = as_written;
+  config["config_groups"]["group_1"] = config["config_groups"]["group_0"];
+  EXPECT_EQ(read_bits(), 8);
+  config["config_groups"]["group_1"]["input_activations"] = nullptr;  // a contradiction
+  EXPECT_EQ(read_bits(), 0);
+}
+
 TEST(Compressed, RefusesNanScalesAndSparsity) {
   const QTensor weight = weight_of(table_scheme(Code::kE2M1, 32, ScaleForm::kE8M0), 4, 64);
   MemorySource source(kCompressedFormat.write("m", weight));

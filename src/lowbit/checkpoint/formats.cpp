@@ -8,6 +8,7 @@
 #include "lowbit/checkpoint/formats/fp8.h"
 #include "lowbit/checkpoint/formats/gptq.h"
 #include "lowbit/checkpoint/formats/hqq.h"
+#include "lowbit/checkpoint/formats/mixq.h"
 #include "lowbit/checkpoint/formats/safetensors_format.h"
 
 namespace lowbit {
@@ -16,7 +17,7 @@ std::span<const CheckpointFormat> checkpoint_formats() {
   // To add a format: its file in formats/, and its row here.
   static const CheckpointFormat formats[] = {
       kGptqFormat,         kAwqFormat, kAutoRoundFormat, kAutoRoundAwqFormat, kCompressedFormat,
-      kBitsandbytesFormat, kFp8Format, kHqqFormat,       kSafetensorsFormat,
+      kBitsandbytesFormat, kFp8Format, kHqqFormat,       kMixqFormat,         kSafetensorsFormat,
   };
   return formats;
 }

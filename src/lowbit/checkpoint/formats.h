@@ -41,6 +41,8 @@ struct CheckpointFormat {
                       const std::string& module) = nullptr;
   // Makes a quantization_config say that weights have an input_order. Null: they cannot.
   void (*describe_order)(Json& quantization_config) = nullptr;
+  // Whether quantization_config() says what QuantScheme::input_bits is.
+  bool says_input_bits = false;
 };
 
 // All rows; "safetensors" (nothing quantized) is the last and detects anything without a

@@ -48,7 +48,7 @@ Tensor load_norm(const Checkpoint& checkpoint, Backend& backend, const std::stri
 bool same_weight(const QTensor& a, const QTensor& b) {
   return a.scheme == b.scheme && a.codes.size == b.codes.size && a.scales == b.scales &&
          a.zeros == b.zeros && a.offsets == b.offsets && a.input_order == b.input_order &&
-         std::memcmp(a.codes.data, b.codes.data, a.codes.size) == 0;
+         !a.outliers && !b.outliers && std::memcmp(a.codes.data, b.codes.data, a.codes.size) == 0;
 }
 
 Tensor upload_table(Backend& backend, const std::vector<float>& values, int64_t rows) {

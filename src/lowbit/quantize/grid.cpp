@@ -8,9 +8,6 @@
 
 namespace lowbit {
 
-namespace {
-
-// `range` in units of `steps` as an fp16 scale.
 float half_scale(float range, int steps, const GroupPlace& place) {
   if (range == 0) return 1.f;
   const float scale = f16_to_f32(f32_to_f16(range / static_cast<float>(steps)));
@@ -19,6 +16,8 @@ float half_scale(float range, int steps, const GroupPlace& place) {
                ", which fp16 cannot hold; keep this module in 16 bits with --skip");
   return scale == 0 ? 0x1p-24f : scale;
 }
+
+namespace {
 
 Grid symmetric_grid(std::span<const float> group, int bits, const GroupPlace& place, float shrink) {
   float largest = 0;

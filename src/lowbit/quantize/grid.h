@@ -36,6 +36,10 @@ struct GroupPlace {
   int64_t row = 0;
 };
 
+// `range` in units of `steps` as a scale in fp16: 1 for a range of 0, fp16's smallest for anything
+// below that. Throws kInvalidArgument naming the place if fp16 cannot hold it.
+float half_scale(float range, int steps, const GroupPlace& place);
+
 // The grid that holds the smallest to the largest weight (and 0), of `bits` bits:
 //   Zero::kNone  scale = max|w| / (2^(bits-1) - 1), zero = 2^(bits-1)
 //   Zero::kInt   scale = (max - min) / (2^bits - 1), zero = round(-min / scale), min <= 0 <= max

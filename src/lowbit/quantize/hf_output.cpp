@@ -26,7 +26,12 @@ class HfOutput final : public Output {
     if (!quantizes_) return;
     const QuantizeMethod& method = quantize_method(job.options.method);
     quantizer_ = method.make();
-    request_ = method.scheme({job.options.bits, job.options.group_size, job.options.symmetric});
+    request_ = method.scheme(
+        {job.options.bits, job.options.group_size, job.options.symmetric, job.options.input_bits});
+    module_scheme_ = method.module_scheme;
+    LOWBIT_CHECK(request_.input_bits == 0 || format_.says_input_bits, "--format ", format_.name,
+                 " cannot say that inputs are rounded to ", request_.input_bits,
+                 " bits; use --format compressed-tensors, or --activation-bits 16");
     reorders_ = method.reorders != nullptr && method.reorders(job.options.method_options) &&
                 request_.group_size > 0;
     LOWBIT_CHECK(!reorders_ || format_.describe_order != nullptr, "--format ", format_.name,
@@ -63,7 +68,10 @@ class HfOutput final : public Output {
   }
 
   QuantScheme scheme(const PlanItem& item) const override {
-    return item.quantize ? for_shape(request_, item.rows, item.cols) : dense_scheme(Code::kF16);
+    if (!item.quantize) return dense_scheme(Code::kF16);
+    const QuantScheme request =
+        module_scheme_ != nullptr ? module_scheme_(request_, item.name) : request_;
+    return for_shape(request, item.rows, item.cols);
   }
 
   void write_quantized(const PlanItem& item, const QTensor& weight, const std::vector<float>& bias,
@@ -100,7 +108,7 @@ class HfOutput final : public Output {
       return;
     }
     QTensor weight;
-    weight.scheme = for_shape(request_, rows, item.cols);
+    weight.scheme = scheme(item);
     weight.rows = rows;
     weight.cols = item.cols;
     weight.codes = Bytes::own(std::vector<uint8_t>(weight.rows * weight.row_bytes()));
@@ -183,6 +191,9 @@ class HfOutput final : public Output {
       if (quantization["quant_method"] == "gptq") {
         write_file_atomic(result / "quantize_config.json", dump_json(quantization, 2) + "\n");
       }
+      if (quantization["quant_method"] == "mixq") {
+        write_file_atomic(result / "quant_config.json", dump_json(quantization, 2) + "\n");
+      }
     }
     fault_point("config");
     write_file_atomic(result / "config.json", dump_json(config, 2) + "\n");
@@ -195,6 +206,7 @@ class HfOutput final : public Output {
   std::unique_ptr<Quantizer> quantizer_;
   QuantScheme request_;    // group_rows and group_size may be 0: see for_shape()
   bool reorders_ = false;  // weights have an input_order
+  QuantScheme (*module_scheme_)(const QuantScheme&, const std::string&) = nullptr;
 };
 
 }  // namespace

@@ -37,6 +37,12 @@ struct SmoothQuantOptions {
   std::shared_ptr<const std::map<std::string, std::vector<float>>> act_scales;
 };
 
+struct MixqOptions {
+  int64_t outliers = 128;  // columns of each linear kept in 16 bits; 0: none
+  // As SmoothQuantOptions::act_scales.
+  std::shared_ptr<const std::map<std::string, std::vector<float>>> act_scales;
+};
+
 struct AutoRoundOptions {
   int64_t iterations = 200;
   int64_t batch_size = 0;    // samples of one step; 0: as many as have 2048 tokens
@@ -54,6 +60,7 @@ struct MethodOptions {
   GptqOptions gptq;
   AwqOptions awq;
   SmoothQuantOptions smoothquant;
+  MixqOptions mixq;
   AutoRoundOptions autoround;
   RefineOptions refine;
   uint64_t seed = 42;

@@ -9,6 +9,7 @@
 #include "lowbit/quantize/float_codes.h"
 #include "lowbit/quantize/gptq.h"
 #include "lowbit/quantize/hqq.h"
+#include "lowbit/quantize/mixq.h"
 #include "lowbit/quantize/quantizer.h"
 #include "lowbit/quantize/rtn.h"
 #include "lowbit/quantize/smoothquant.h"
@@ -30,9 +31,34 @@ int64_t group_size(const SchemeRequest& request) {
   return request.group_size > 0 ? request.group_size : 0;
 }
 
+int input_bits(const SchemeRequest& request, int usual) {
+  const int bits = request.input_bits == 0 ? usual : request.input_bits;
+  return bits == 16 ? 0 : bits;
+}
+
 QuantScheme integers(const SchemeRequest& request) {
-  return int_scheme(request.bits, group_size(request),
-                    request.symmetric ? Zero::kNone : Zero::kInt);
+  QuantScheme scheme =
+      int_scheme(request.bits, group_size(request), request.symmetric ? Zero::kNone : Zero::kInt);
+  scheme.input_bits = input_bits(request, 0);
+  return scheme;
+}
+
+// One scale a row, and inputs in 8 bits too.
+QuantScheme smoothed(const SchemeRequest& request) {
+  QuantScheme scheme = int_scheme(8, 0);
+  scheme.input_bits = input_bits(request, 8);
+  return scheme;
+}
+
+QuantScheme mixed(const SchemeRequest& request) {
+  LOWBIT_CHECK(request.bits == 4 || request.bits == 8, "--method mixq has --bits 4 and 8, not ",
+               request.bits);
+  QuantScheme scheme = int_scheme(request.bits, 0);
+  scheme.input_bits = input_bits(request, request.bits);
+  LOWBIT_CHECK(scheme.input_bits == 0 || scheme.input_bits >= request.bits,
+               "--method mixq has no inputs of ", scheme.input_bits, " bits for weights of ",
+               request.bits);
+  return scheme;
 }
 
 QuantScheme float_zeros(const SchemeRequest& request) {
@@ -90,18 +116,26 @@ Json describe_awq(const MethodOptions& options) {
           {"clip", options.awq.clip}};
 }
 
-Json describe_smoothquant(const MethodOptions& options) {
-  Json result = {{"alpha", options.smoothquant.alpha}};
-  if (options.smoothquant.act_scales) {
-    Sha256 hash;
-    for (const auto& [module, values] : *options.smoothquant.act_scales) {
-      hash.update(module);
-      const auto* bytes = reinterpret_cast<const uint8_t*>(values.data());
-      hash.update(std::span(bytes, values.size() * sizeof(float)));
-    }
-    result["act_scales"] = hash.hex();
+// The digest of activation scales; null if there are none.
+template <typename Scales>
+Json digest_of(const Scales& act_scales) {
+  if (!act_scales) return nullptr;
+  Sha256 hash;
+  for (const auto& [module, values] : *act_scales) {
+    hash.update(module);
+    const auto* bytes = reinterpret_cast<const uint8_t*>(values.data());
+    hash.update(std::span(bytes, values.size() * sizeof(float)));
   }
-  return result;
+  return hash.hex();
+}
+
+Json describe_smoothquant(const MethodOptions& options) {
+  return {{"alpha", options.smoothquant.alpha},
+          {"act_scales", digest_of(options.smoothquant.act_scales)}};
+}
+
+Json describe_mixq(const MethodOptions& options) {
+  return {{"outliers", options.mixq.outliers}, {"act_scales", digest_of(options.mixq.act_scales)}};
 }
 
 Json describe_autoround(const MethodOptions& options) {
@@ -132,8 +166,12 @@ constexpr QuantizeMethod kMethods[] = {
      make<Rtn>, integers, make_block<Awq, &MethodOptions::awq>, describe_awq},
     {"smoothquant", "compressed-tensors",
      "int8 with activations' size moved into weights (needs --calibration or --act-scales)",
-     make<Rtn>, fixed<int8>, make_block<SmoothQuant, &MethodOptions::smoothquant>,
+     make<Rtn>, smoothed, make_block<SmoothQuant, &MethodOptions::smoothquant>,
      describe_smoothquant},
+    {"mixq", "mixq",
+     "8 or 4 bits, columns with large inputs in fp16 (needs --calibration or --act-scales)",
+     make<Rtn>, mixed, make_block<MixQ, &MethodOptions::mixq>, describe_mixq, nullptr, false,
+     mixq_module_scheme, true},
     {"autoround", "auto-round",
      "learns roundings and ranges by gradient descent (needs --calibration)", make_searching_rtn,
      integers, make_block<AutoRound, &MethodOptions::autoround>, describe_autoround},

@@ -62,12 +62,18 @@ QuantizeOptions resolve(QuantizeOptions options) {
   const FormatName format = parse_format(options.format);
   LOWBIT_CHECK(options.method == "rtn" || format.name != "safetensors", "--format ", format.name,
                " is made by --method rtn only, not ", options.method);
+  LOWBIT_CHECK(!method.own_format || format.name == method.format, "--method ", options.method,
+               " needs --format ", method.format, ": --format ", format.name,
+               " cannot hold what it makes");
   LOWBIT_CHECK(options.bits >= method.fewest_bits && options.bits <= 8, "--bits ", options.bits,
                " is not possible with --method ", options.method, "; ", method.fewest_bits,
                " to 8 are");
   const int64_t size = options.group_size;
   LOWBIT_CHECK(size == 0 || size == -1 || size == 32 || size == 64 || size == 128, "--group-size ",
                size, " is not possible; 32, 64, 128 and -1 are");
+  const bool codes = format.name != "gguf" && format.name != "safetensors";
+  LOWBIT_CHECK(codes || options.input_bits == 0 || options.input_bits == 16, "--format ",
+               format.name, " cannot say how inputs are rounded");
   if (format.name == "gguf") {
     choose_gguf_type(format.type, options);
   } else if (format.name == "safetensors") {
@@ -80,7 +86,13 @@ QuantizeOptions resolve(QuantizeOptions options) {
                  format.type);
     if (size == 0) options.group_size = 64;
     // Some methods decide for themselves: the model card should say what they do.
-    const QuantScheme scheme = method.scheme({options.bits, options.group_size, options.symmetric});
+    const QuantScheme scheme =
+        method.scheme({options.bits, options.group_size, options.symmetric, options.input_bits});
+    LOWBIT_CHECK(options.input_bits == 0 || options.input_bits == 16 ||
+                     scheme.input_bits == options.input_bits,
+                 "--method ", options.method, " does not round inputs to ", options.input_bits,
+                 " bits; rtn, gptq, awq, autoround, smoothquant and mixq do");
+    options.input_bits = scheme.input_bits == 0 ? 16 : scheme.input_bits;
     options.bits = scheme.bits;
     options.group_size = scheme.group_size > 0 ? scheme.group_size : -1;
     options.symmetric = scheme.zero == Zero::kNone;
@@ -89,10 +101,12 @@ QuantizeOptions resolve(QuantizeOptions options) {
     RefineOptions& refine = options.method_options.refine;
     refine = chosen_refinement(refine, options.bits);
   }
-  LOWBIT_CHECK(options.act_scales.empty() || options.method == "smoothquant",
-               "--act-scales is for --method smoothquant, not ", options.method);
+  LOWBIT_CHECK(
+      options.act_scales.empty() || options.method == "smoothquant" || options.method == "mixq",
+      "--act-scales is for --method smoothquant and mixq, not ", options.method);
   if (!options.act_scales.empty()) {
-    options.method_options.smoothquant.act_scales =
+    MethodOptions& chosen = options.method_options;
+    chosen.smoothquant.act_scales = chosen.mixq.act_scales =
         std::make_shared<ActScales>(read_act_scales(options.act_scales));
   }
   return options;

@@ -38,6 +38,7 @@ struct SchemeRequest {
   int bits = 4;
   int64_t group_size = 64;  // -1: one group per row; 0: the method's own, else one per row
   bool symmetric = true;
+  int input_bits = 0;  // QuantScheme's, 16 for none; 0: the method's usual
 };
 
 struct QuantizeMethod {
@@ -56,6 +57,10 @@ struct QuantizeMethod {
   // A pass over the whole model follows the blocks: refine.h.
   bool refines = false;
   int fewest_bits = 2;  // of --bits
+  // The scheme of a module where the model's is `request`; null: the same.
+  QuantScheme (*module_scheme)(const QuantScheme& request, const std::string& module) = nullptr;
+  // Only `format` holds what it makes.
+  bool own_format = false;
 
   bool calibrates() const { return make_block != nullptr; }
 };

@@ -3,58 +3,13 @@
 #include <algorithm>
 #include <cmath>
 
-#include "lowbit/quantize/act_scales.h"
-#include "lowbit/quantize/decoder_block.h"
+#include "lowbit/quantize/input_statistics.h"
 #include "lowbit/quantize/quantizer.h"
 #include "lowbit/quantize/rtn.h"
 
 namespace lowbit {
 
 namespace {
-
-using Maxima = std::array<std::vector<float>, kLinearGroups>;
-
-// maxima[k] = the largest |x| of column k, if it was smaller.
-void add_magnitudes(const std::vector<float>& x, std::vector<float>& maxima, ThreadPool& pool) {
-  constexpr int64_t kColumns = 64;  // per turn of a thread
-  const auto cols = static_cast<int64_t>(maxima.size());
-  pool.parallel_for((cols + kColumns - 1) / kColumns, [&](int64_t index, int) {
-    const int64_t begin = index * kColumns, end = std::min(cols, begin + kColumns);
-    for (const float* row = x.data(); row < x.data() + x.size(); row += cols) {
-      for (int64_t k = begin; k < end; ++k) maxima[k] = std::max(maxima[k], std::fabs(row[k]));
-    }
-  });
-}
-
-// Largest |x| of each column over the block's original input, for the two groups that are smoothed.
-Maxima measure(BlockJob& job) {
-  Maxima maxima;
-  for (const LinearGroup group : {kAttentionInput, kMlpInput}) {
-    maxima[group].resize(static_cast<size_t>(job.block.hidden));
-  }
-  const HiddenStates& input = *job.original_input;
-  DecoderBlock block(job.block, job.rope, job.pool);
-  BlockTrace trace;
-  std::vector<float> room(static_cast<size_t>(input.tokens() * input.hidden_size()));
-  for (int64_t s = 0; s < input.samples(); ++s) {
-    const std::span<float> output = job.output != nullptr ? job.output->sample(s) : std::span(room);
-    block.forward({1, input.tokens()}, input.sample(s), trace, output);
-    for (const LinearGroup group : {kAttentionInput, kMlpInput}) {
-      add_magnitudes(trace.inputs[group], maxima[group], job.pool);
-    }
-    job.progress(static_cast<double>(s + 1) / static_cast<double>(input.samples()), "");
-  }
-  return maxima;
-}
-
-Maxima look_up(const BlockWeights& block, const ActScales& scales) {
-  Maxima maxima;
-  for (const int i : {kQ, kGate}) {
-    const BlockWeights::Linear& linear = block.linears[i];
-    maxima[group_of(i)] = act_scales_of(scales, linear.name, linear.cols);
-  }
-  return maxima;
-}
 
 void smooth(BlockWeights& block, LinearGroup group, const std::vector<float>& act_maxima,
             double alpha) {
@@ -90,9 +45,11 @@ CalibrationNeeds SmoothQuant::needs() const {
 }
 
 BlockResult SmoothQuant::quantize(BlockJob& job) const {
-  const Maxima maxima =
-      options_.act_scales ? look_up(job.block, *options_.act_scales) : measure(job);
-  for (const LinearGroup group : {kAttentionInput, kMlpInput}) {
+  const std::vector<LinearGroup> groups = {kAttentionInput, kMlpInput};  // those follow a norm
+  const InputStatistics maxima = options_.act_scales
+                                     ? stored_maxima(job.block, groups, *options_.act_scales)
+                                     : input_maxima(job, groups);
+  for (const LinearGroup group : groups) {
     smooth(job.block, group, maxima[group], options_.alpha);
   }
   BlockResult result;

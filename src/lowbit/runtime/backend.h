@@ -63,12 +63,13 @@ struct AttentionShape {
   int64_t qkv_cols() const { return q_cols() + 2 * kv_cols(); }
 };
 
+// Inputs of linears. kDefault: as a weight's scheme says (QuantScheme::input_bits); where it says
+// nothing, the fastest whose cost in perplexity is below 0.5 %. The others: whatever it says.
 enum class Activations { kDefault, kF32, kInt8 };
 
 struct BackendOptions {
-  int threads = 0;                                  // 0: all available
-  Activations activations = Activations::kDefault;  // inputs of linears; kDefault: the fastest
-                                                    // whose cost in perplexity is below 0.5 %
+  int threads = 0;  // 0: all available
+  Activations activations = Activations::kDefault;
 };
 
 class Backend {
@@ -99,8 +100,7 @@ class Backend {
   // the calls do and repeat that instead for later batches of as many tokens, sequences and logit
   // rows: calls of the same `calls_of` must differ in nothing but the batch.
   virtual void run_step(const StepBatch& batch, [[maybe_unused]] const KvCache& cache,
-                        [[maybe_unused]] const void* calls_of,
-                        const std::function<void()>& calls) {
+                        [[maybe_unused]] const void* calls_of, const std::function<void()>& calls) {
     begin_step(batch);
     calls();
   }

@@ -185,6 +185,20 @@ void HostBackend::check_silu(const Tensor& gate_up, const Tensor& out) const {
                " x ", gate_up.cols, " to ", out.rows, " x ", out.cols);
 }
 
+void HostBackend::note_input_bits(const std::vector<LinearWeight>& parts) {
+  for (const LinearWeight& part : parts) {
+    if (part.weight.scheme.input_bits != 0) input_bits_.insert(part.weight.scheme.input_bits);
+  }
+}
+
+std::string HostBackend::input_note(bool rounded) const {
+  if (input_bits_.empty()) return "";
+  std::string bits;
+  for (const int width : input_bits_) bits += concat(bits.empty() ? "" : " and ", width);
+  return rounded ? concat(", but inputs of ", bits, " bits a token where the checkpoint says so")
+                 : concat(", not the ", bits, " bits a token that the checkpoint says");
+}
+
 void check_linear_operands(const Linear& linear, const Tensor& x, const Tensor& y) {
   LOWBIT_CHECK(x.cols == linear.cols() && y.cols == linear.rows() && x.rows == y.rows,
                "linear: x is ", x.rows, " x ", x.cols, ", y is ", y.rows, " x ", y.cols,

@@ -47,6 +47,7 @@ std::string name_of(const QuantScheme& scheme) {
   if (scheme.zero == Zero::kInt) name += "_zero";
   if (scheme.zero == Zero::kOffset) name += "_offset";
   if (scheme.scale_form == ScaleForm::kNested) name += "_nested";
+  if (scheme.input_bits != 0) name += concat("_a", scheme.input_bits);
   return name;
 }
 
@@ -67,6 +68,7 @@ int64_t QTensor::stored_bytes() const {
   if (scheme.zero == Zero::kInt) bytes += packed_bytes(entries, scheme.bits);
   if (scheme.zero == Zero::kOffset) bytes += entries * 2;
   if (!input_order.empty()) bytes += cols * 4;
+  if (outliers) bytes += outliers->weight.stored_bytes() + outliers->weight.cols * 4;
   return bytes;
 }
 
@@ -79,6 +81,10 @@ template <typename... Parts>
 
 bool is_possible(const QuantScheme& scheme) {
   if (scheme.group_size <= 0 || scheme.group_rows <= 0) return false;
+  const bool whole_inputs = scheme.input_bits == 0;
+  if (!whole_inputs &&
+      (scheme.code != Code::kInt || scheme.input_bits < 2 || scheme.input_bits > 8))
+    return false;
   if (scheme.code == Code::kInt) return scheme.bits >= 1 && scheme.bits <= 8;
   return scheme.zero == Zero::kNone && scheme.bits == (scheme.code == Code::kE4M3 ? 8 : 4);
 }
@@ -147,6 +153,37 @@ void validate_order(const QTensor& weight, const std::string& name) {
   }
 }
 
+void validate_outliers(const QTensor& weight, const std::string& name) {
+  const std::vector<int32_t>& columns = weight.outliers->columns;
+  const QTensor& values = weight.outliers->weight;
+  if (columns.empty() || !weight.input_order.empty() || weight.scheme.dense()) {
+    corrupt(name, "outlier columns are not possible here");
+  }
+  std::vector<bool> seen(weight.cols, false);
+  for (const int32_t column : columns) {
+    if (column < 0 || column >= weight.cols) {
+      corrupt(name, "outlier column ", column, " is not one of ", weight.cols);
+    }
+    if (seen[column]) corrupt(name, "outlier column ", column, " is there twice");
+    seen[column] = true;
+  }
+  if (!values.scheme.dense() || values.outliers || values.rows != weight.rows ||
+      values.cols != static_cast<int64_t>(columns.size())) {
+    corrupt(name, "the weights of ", columns.size(), " outlier columns are ", values.rows, " x ",
+            values.cols, " ", name_of(values.scheme));
+  }
+  validate(values, name);
+  std::vector<float> row(columns.size());
+  for (int64_t n = 0; n < values.rows; ++n) {
+    dequantize_row(values, n, row.data());
+    for (size_t j = 0; j < row.size(); ++j) {
+      if (!std::isfinite(row[j])) {
+        corrupt(name, "row ", n, " of outlier column ", columns[j], " is ", row[j]);
+      }
+    }
+  }
+}
+
 }  // namespace
 
 void validate(const QTensor& weight, const std::string& name) {
@@ -165,6 +202,7 @@ void validate(const QTensor& weight, const std::string& name) {
     }
   }
   if (!weight.input_order.empty()) validate_order(weight, name);
+  if (weight.outliers) validate_outliers(weight, name);
 }
 
 namespace {
@@ -229,6 +267,11 @@ void dequantize_row(const QTensor& weight, int64_t row, float* out) {
                                        : decode_code(weight, unpack(codes, col, scheme.bits),
                                                      scale_row + col / scheme.group_size);
     out[weight.input_order.empty() ? col : weight.input_order[col]] = value;
+  }
+  if (!weight.outliers) return;
+  const OutlierColumns& outliers = *weight.outliers;
+  for (size_t j = 0; j < outliers.columns.size(); ++j) {
+    out[outliers.columns[j]] = decode_dense(outliers.weight, row, static_cast<int64_t>(j));
   }
 }
 

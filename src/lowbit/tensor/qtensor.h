@@ -35,6 +35,8 @@ struct NestedScales {
   float scale(int64_t code) const { return table[codes[code]] * absmax[code / block] + offset; }
 };
 
+struct OutlierColumns;
+
 // Weight [rows][cols] of y = x * W^T: rows are outputs, cols are inputs. Every row of codes starts
 // on a byte: row n is codes.data + n * row_bytes().
 struct QTensor {
@@ -48,19 +50,28 @@ struct QTensor {
   float global_scale = 1;      // ScaleForm::kE4M3: scales are e4m3 values divided by this
   std::shared_ptr<const NestedScales> nested;  // ScaleForm::kNested only
   std::vector<int32_t> input_order;  // empty, or [cols]: column k multiplies input input_order[k]
+  std::shared_ptr<const OutlierColumns> outliers;  // null, or not empty; never with input_order
 
   int64_t row_bytes() const { return (cols * scheme.bits + 7) / 8; }
   int64_t groups() const {
     return scheme.group_size == 0 ? 0 : (cols + scheme.group_size - 1) / scheme.group_size;
   }
   int64_t scale_rows() const { return (rows + scheme.group_rows - 1) / scheme.group_rows; }
-  // Bytes of codes, scales (fp16, or in 8 bits if their form allows) and zeros: what the weight
-  // costs in a file.
+  // Bytes of codes, scales (fp16, or in 8 bits if their form allows), zeros and outliers: what the
+  // weight costs in a file.
   int64_t stored_bytes() const;
 };
 
+// Columns that are multiplied in 16 bits because their inputs are large (MixQ, QUIK): their weights
+// are these, whatever the codes say, and their inputs are not rounded with the others.
+struct OutlierColumns {
+  std::vector<int32_t> columns;  // distinct, in any order
+  QTensor weight;                // dense, [rows][columns.size()]
+};
+
 // Throws kCorruptFile naming `name` if sizes do not fit the scheme, a scale or offset is not
-// finite or of the scheme's form, a code is NaN, or input_order is not a permutation.
+// finite or of the scheme's form, a code is NaN, input_order is not a permutation, or outliers are
+// not distinct columns with finite weights.
 void validate(const QTensor& weight, const std::string& name);
 
 // Row `row` as fp32, in the order of the inputs (input_order undone). out: [cols].

@@ -1,4 +1,5 @@
-// QuantScheme: what the stored codes of a weight mean. No bytes, no device.
+// QuantScheme: what the stored codes of a weight mean, and how precisely it wants its inputs. No
+// bytes, no device.
 //
 //   w[n][k] = scale[n / group_rows][k / group_size] * (decode(q[n][k]) - zero[...])
 #pragma once
@@ -44,6 +45,9 @@ struct QuantScheme {
   int64_t group_size = 0;  // columns that share a scale; 0 for dense; cols for one per row
   Zero zero = Zero::kNone;
   ScaleForm scale_form = ScaleForm::kFloat;
+  // Inputs are rounded to integers of so many bits, token by token (tensor/input_codes.h), before
+  // they are multiplied: W8A8, W4A8, W4A4. 0: they are not. kInt only.
+  int input_bits = 0;
 
   constexpr bool dense() const {
     return code == Code::kF32 || code == Code::kF16 || code == Code::kBF16;
@@ -76,7 +80,7 @@ constexpr QuantScheme for_shape(QuantScheme scheme, int64_t rows, int64_t cols) 
 }
 
 // "f16", "w4_g64", "w4_g32_zero", "w4_g32_offset", "w8_g576", "iq4nl_g32", "nf4_g64_nested",
-// "fp8_g128_r128", "mxfp4_g32", "nvfp4_g16".
+// "fp8_g128_r128", "mxfp4_g32", "nvfp4_g16", "w8_g576_a8".
 std::string name_of(const QuantScheme& scheme);
 
 // ggml's IQ4_NL table.

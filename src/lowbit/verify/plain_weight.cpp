@@ -227,6 +227,29 @@ PlainWeight hqq_weight(const TensorSource& source, const std::string& module) {
   };
 }
 
+// MixQ: one scale a row, 8 bits or two's-complement nibbles, some columns in weight_cache.
+PlainWeight mixq_weight(const TensorSource& source, const std::string& module) {
+  const RawTensor codes = raw(source, module + ".weight"),
+                  scales = raw(source, module + ".scale_col"), ind = raw(source, module + ".ind"),
+                  cache = raw(source, module + ".weight_cache");
+  const bool nibbles = codes.dtype() == "U8";
+  const int64_t cols = codes.dim(1) * (nibbles ? 2 : 1), outliers = ind.dim(0);
+  std::vector<int64_t> slots(static_cast<size_t>(cols), -1);
+  for (int64_t j = 0; j < outliers; ++j) {
+    const int64_t column = ind.int32(j);
+    LOWBIT_CHECK_KIND(column >= 0 && column < cols, ErrorKind::kCorruptFile, module,
+                      ".ind: column ", column, " is not one of ", cols);
+    slots[static_cast<size_t>(column)] = j;
+  }
+  return [=](int64_t n, int64_t k) {
+    const int64_t slot = slots[static_cast<size_t>(k)];
+    if (slot >= 0) return cache.real(n * outliers + slot);
+    int code = codes.int8(nibbles ? (n * cols + k) / 2 : n * cols + k);
+    if (nibbles) code = k % 2 == 0 ? static_cast<int8_t>(code << 4) >> 4 : code >> 4;
+    return scales.real(n) * static_cast<float>(code);
+  };
+}
+
 }  // namespace
 
 PlainWeight plain_weight(const TensorSource& source, const Json& config, const std::string& format,
@@ -241,6 +264,7 @@ PlainWeight plain_weight(const TensorSource& source, const Json& config, const s
   if (format == "compressed-tensors") return compressed_weight(source, config, module);
   if (format == "bitsandbytes") return bitsandbytes_weight(source, module);
   if (format == "hqq") return hqq_weight(source, module);
+  if (format == "mixq") return mixq_weight(source, module);
   if (format == "fp8") {
     const std::string inverse = module + ".weight_scale_inv";
     return e4m3_weight(source, module,

@@ -159,6 +159,36 @@ QTensor read_nvfp4(const TensorSource& source, const std::string& module) {
   return weight;
 }
 
+// "input_activations" of a config group as QuantScheme::input_bits: 0 but for symmetric integers of
+// 4 or 8 bits with a scale found for each token.
+int input_bits_of(const Json& group) {
+  const auto inputs = group.find("input_activations");
+  if (inputs == group.end() || !inputs->is_object()) return 0;
+  const auto dynamic = inputs->find("dynamic");
+  const bool known = json_string(*inputs, "type", "int", kConfig) == "int" &&
+                     json_string(*inputs, "strategy", "", kConfig) == "token" &&
+                     json_bool(*inputs, "symmetric", true, kConfig) && dynamic != inputs->end() &&
+                     *dynamic == true;
+  const int64_t bits = json_int(*inputs, "num_bits", 8, kConfig);
+  return known && (bits == 4 || bits == 8) ? static_cast<int>(bits) : 0;
+}
+
+// How the inputs of an integer weight are rounded: as all config groups of its width say. Groups
+// that contradict each other leave them as they are, since modules are not matched to groups.
+int input_bits_for(const Json& config, int bits) {
+  int found = -1;
+  const auto groups = config.find("config_groups");
+  if (groups == config.end() || !groups->is_object()) return 0;
+  for (const Json& group : *groups) {
+    if (!group.is_object() || !group.contains("weights") || !group["weights"].is_object()) continue;
+    if (json_int(group["weights"], "num_bits", 8, kConfig) != bits) continue;
+    const int stated = input_bits_of(group);
+    if (found >= 0 && stated != found) return 0;
+    found = stated;
+  }
+  return std::max(found, 0);
+}
+
 QTensor read_kind(Kind kind, const TensorSource& source, const Json& config,
                   const std::string& module) {
   switch (kind) {
@@ -178,9 +208,16 @@ QTensor read_kind(Kind kind, const TensorSource& source, const Json& config,
   return {};
 }
 
+QTensor with_inputs(QTensor weight, const Json& config) {
+  if (weight.scheme.code == Code::kInt) {
+    weight.scheme.input_bits = input_bits_for(config, weight.scheme.bits);
+  }
+  return weight;
+}
+
 QTensor read(const TensorSource& source, const Json& config, const std::string& module) {
   check_plain(config, module);
-  QTensor weight = read_kind(kind_of(source, module), source, config, module);
+  QTensor weight = with_inputs(read_kind(kind_of(source, module), source, config, module), config);
   validate(weight, module);
   return weight;
 }
@@ -188,8 +225,10 @@ QTensor read(const TensorSource& source, const Json& config, const std::string& 
 QTensor describe(const TensorSource& source, const Json& config, const std::string& module) {
   const Kind kind = kind_of(source, module);
   const auto delegate = kCompressedTensorsFormat.describe;
-  if (kind == Kind::kPacked && delegate != nullptr) return delegate(source, config, module);
-  return read_kind(kind, source, config, module);
+  if (kind == Kind::kPacked && delegate != nullptr) {
+    return with_inputs(delegate(source, config, module), config);
+  }
+  return with_inputs(read_kind(kind, source, config, module), config);
 }
 
 StoredTensor write_powers(const std::string& name, const QTensor& weight) {
@@ -240,10 +279,27 @@ std::vector<StoredTensor> write_fp8(const std::string& module, const QTensor& we
   return {codes, stored_floats(scale, shape, weight.scales)};
 }
 
+// W8A8, which programs run with integer products only from format int-quantized.
+bool is_w8a8(const QuantScheme& scheme, int64_t cols) {
+  return scheme.code == Code::kInt && scheme.bits == 8 && scheme.input_bits == 8 &&
+         scheme.group_size == cols && scheme.group_rows == 1 && scheme.zero == Zero::kNone;
+}
+
+std::vector<StoredTensor> write_int8(const std::string& module, const QTensor& weight) {
+  std::vector<uint8_t> codes(weight.codes.data, weight.codes.data + weight.codes.size);
+  for (uint8_t& code : codes) code ^= 0x80;
+  return {stored_bytes(module + ".weight", "I8", {weight.rows, weight.cols}, std::move(codes)),
+          stored_halfs(module + ".weight_scale", {weight.rows, 1}, weight.scales)};
+}
+
 std::vector<StoredTensor> write(const std::string& module, const QTensor& weight) {
   const Code code = weight.scheme.code;
   if (code != Code::kE2M1 && code != Code::kE4M3) {
-    return kCompressedTensorsFormat.write(module, weight);
+    LOWBIT_CHECK(weight.outliers == nullptr, module,
+                 ": compressed-tensors cannot hold outlier columns; use --format mixq");
+    return is_w8a8(weight.scheme, weight.cols) && weight.input_order.empty()
+               ? write_int8(module, weight)
+               : kCompressedTensorsFormat.write(module, weight);
   }
   LOWBIT_CHECK(weight.input_order.empty(), module, ": ", name_of(weight.scheme),
                " cannot have a column order in compressed-tensors");
@@ -269,6 +325,19 @@ FloatConfig float_config(const QuantScheme& scheme) {
 
 Json write_config(const QuantScheme& scheme, const std::vector<std::string>& skipped) {
   Json config = kCompressedTensorsFormat.quantization_config(scheme, skipped);
+  if (scheme.input_bits != 0) {
+    config["config_groups"]["group_0"]["input_activations"] = {{"num_bits", scheme.input_bits},
+                                                               {"type", "int"},
+                                                               {"symmetric", true},
+                                                               {"strategy", "token"},
+                                                               {"group_size", nullptr},
+                                                               {"block_structure", nullptr},
+                                                               {"dynamic", true},
+                                                               {"actorder", nullptr},
+                                                               {"observer", nullptr},
+                                                               {"observer_kwargs", Json::object()}};
+    if (is_w8a8(scheme, 0)) config["format"] = "int-quantized";
+  }
   if (scheme.code != Code::kE2M1 && scheme.code != Code::kE4M3) return config;
   const FloatConfig description = float_config(scheme);
   const bool blocks = scheme.group_rows > 1;
@@ -301,6 +370,15 @@ void describe_order(Json& config) {
 }  // namespace
 
 const CheckpointFormat kCompressedFormat = {
-    "compressed-tensors", detect, quantized, read, write, write_config, describe, describe_order};
+    .name = "compressed-tensors",
+    .detect = detect,
+    .quantized = quantized,
+    .read = read,
+    .write = write,
+    .quantization_config = write_config,
+    .describe = describe,
+    .describe_order = describe_order,
+    .says_input_bits = true,
+};
 
 }  // namespace lowbit

@@ -27,16 +27,19 @@ class CpuBackend : public HostBackend {
     linears_->pool = pool_;
     linears_->forced_layout = environment_variable("LOWBIT_LINEAR");
     linears_->int8_inputs = options.activations != Activations::kF32;
+    linears_->scheme_inputs = options.activations == Activations::kDefault;
   }
 
   std::string name() const override { return "cpu"; }
   std::string description() const override {
     return concat("cpu ", kernels_.isa, ", ", pool_->size(),
                   pool_->size() == 1 ? " thread, " : " threads, ",
-                  linears_->int8_inputs ? "int8" : "f32", " activations");
+                  linears_->int8_inputs ? "int8" : "f32", " activations",
+                  input_note(linears_->scheme_inputs));
   }
 
   std::unique_ptr<Linear> make_linear(std::vector<LinearWeight> parts) override {
+    note_input_bits(parts);
     return cpu::make_cpu_linear(std::move(parts), linears_);
   }
 

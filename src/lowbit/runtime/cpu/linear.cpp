@@ -5,6 +5,7 @@
 #include "lowbit/base/check.h"
 #include "lowbit/base/trace.h"
 #include "lowbit/runtime/host_backend.h"
+#include "lowbit/tensor/input_codes.h"
 
 namespace lowbit::cpu {
 
@@ -25,6 +26,22 @@ void permute(const float* x, const std::vector<int32_t>& order, float* out) {
   for (size_t k = 0; k < order.size(); ++k) out[k] = x[order[k]];
 }
 
+// As Kernels::quantize_input, with one scale for the token, of `bits` bits.
+void quantize_token(const float* x, int64_t cols, int bits, int64_t token,
+                    const QuantizedInput& out) {
+  int8_t* codes = out.codes + token * out.blocks * kBlockCols;
+  const float scale = round_inputs(x, cols, bits, codes);
+  std::fill(codes + cols, codes + out.blocks * kBlockCols, int8_t{0});
+  std::fill_n(out.scales + token * out.blocks, out.blocks, scale);
+  const int64_t cells = out.blocks * kBlockCols / out.sum_cols;
+  for (int64_t cell = 0; cell < cells; ++cell) {
+    int32_t sum = 0;
+    for (int64_t k = 0; k < out.sum_cols; ++k) sum += codes[cell * out.sum_cols + k];
+    out.code_sums[token * cells + cell] = sum;
+    out.sums[token * cells + cell] = scale * static_cast<float>(sum);
+  }
+}
+
 class CpuLinear : public Linear {
  public:
   CpuLinear(std::vector<LinearWeight> parts, std::shared_ptr<LinearEnvironment> environment)
@@ -35,8 +52,12 @@ class CpuLinear : public Linear {
       size_t last = first + 1;
       while (last < parts.size() && fuses(parts[first], parts[last], layout)) ++last;
       const std::span<LinearWeight> fused(parts.data() + first, last - first);
-      pieces_.push_back({layout.name, rows_, layout.pack(fused, packer), nullptr});
-      Piece& piece = pieces_.back();
+      Piece& piece = pieces_.emplace_back();
+      piece.layout = layout.name;
+      piece.first_row = rows_;
+      piece.weight = layout.pack(fused, packer);
+      if (environment_->scheme_inputs) piece.input_bits = fused[0].weight.scheme.input_bits;
+      if (fused[0].weight.outliers) pack_outliers(fused, packer, piece);
       rows_ += piece.weight.matrix.rows;
       piece.label =
           trace::label(concat(kernel_of(piece), " ", piece.weight.matrix.rows, "x", cols_));
@@ -50,10 +71,11 @@ class CpuLinear : public Linear {
     if (x.rows == 0) return;
     for (const Piece& piece : pieces_) {
       float* out = y.as<float>() + piece.first_row;
+      const Room room = reserve_room(piece, x.rows);
       if (int8(piece)) {
-        forward_int8(piece, x, out);
+        forward_int8(piece, x, room, out);
       } else {
-        forward_f32(piece, x, out);
+        forward_f32(piece, x, room, out);
       }
     }
   }
@@ -64,7 +86,7 @@ class CpuLinear : public Linear {
   int64_t cols() const override { return cols_; }
   int64_t bytes() const override {
     int64_t bytes = 0;
-    for (const Piece& piece : pieces_) bytes += piece.weight.bytes();
+    for (const Piece& piece : pieces_) bytes += piece.weight.bytes() + piece.outliers.bytes();
     return bytes;
   }
   std::string kernel() const override {
@@ -78,26 +100,57 @@ class CpuLinear : public Linear {
  private:
   // Some neighbouring rows in one layout.
   struct Piece {
-    const char* layout;
-    int64_t first_row;
+    const char* layout = nullptr;
+    int64_t first_row = 0;
     PackedWeight weight;
-    const char* label;  // in traces
+    const char* label = nullptr;  // in traces
+    int input_bits = 0;           // QuantScheme::input_bits, if they are to be heeded
+    // Columns whose inputs are multiplied apart, in f32: dense, [rows][columns].
+    std::vector<int32_t> outlier_columns;
+    PackedWeight outliers;
+
+    // Whether f32 kernels need inputs other than x.
+    bool changes_inputs() const {
+      return !weight.input_order.empty() || !outlier_columns.empty() || input_bits != 0;
+    }
+  };
+
+  // Memory for the inputs of a piece in the forms that it needs.
+  struct Room {
+    float* rows;      // [tokens][cols]: in order, without outliers
+    float* outliers;  // [tokens][outlier columns]
+    float* products;  // [tokens][rows of the piece]: of the outliers
+    QuantizedInput codes;
   };
 
   std::string kernel_of(const Piece& piece) const {
-    return concat(piece.layout, "_", environment_->kernels->isa, int8(piece) ? "_int8" : "_f32");
+    std::string name =
+        concat(piece.layout, "_", environment_->kernels->isa, int8(piece) ? "_int8" : "_f32");
+    if (piece.input_bits != 0) name += concat("_a", piece.input_bits);
+    if (!piece.outlier_columns.empty()) name += "_outliers";
+    return name;
   }
 
   bool fuses(const LinearWeight& a, const LinearWeight& b, const Layout& layout) const {
     return a.weight.scheme == b.weight.scheme && a.weight.input_order == b.weight.input_order &&
+           columns_of(a.weight) == columns_of(b.weight) &&
            &choose_layout(b, environment_->forced_layout) == &layout;
   }
   bool int8(const Piece& piece) const {
     return environment_->int8_inputs && piece.weight.multiplies_int8();
   }
 
-  void forward_int8(const Piece& piece, const Tensor& x, float* y) const;
-  void forward_f32(const Piece& piece, const Tensor& x, float* y) const;
+  static std::vector<int32_t> columns_of(const QTensor& weight) {
+    return weight.outliers ? weight.outliers->columns : std::vector<int32_t>();
+  }
+
+  static void pack_outliers(std::span<const LinearWeight> parts, Packer& packer, Piece& piece);
+  Room reserve_room(const Piece& piece, int64_t tokens) const;
+  const float* input_of(const Piece& piece, const Tensor& x, int64_t token, const Room& room) const;
+  void forward_int8(const Piece& piece, const Tensor& x, const Room& room, float* y) const;
+  void forward_f32(const Piece& piece, const Tensor& x, const Room& room, float* y) const;
+  void add_outliers(const Piece& piece, const Room& room, Range tiles, Range tokens,
+                    float* y) const;
   template <typename Body>
   void for_work(const Piece& piece, int64_t tokens, int64_t token_block, const Body& body) const;
   template <typename Body>
@@ -168,46 +221,110 @@ void CpuLinear::for_tokens(int64_t tokens, const Body& body) const {
                                    "quantize_input");
 }
 
-void CpuLinear::forward_int8(const Piece& piece, const Tensor& x, float* y) const {
-  const PackedWeight& weight = piece.weight;
-  const PackedMatrix& matrix = weight.matrix;
-  const Kernels& kernels = *environment_->kernels;
-  QuantizedInput input;
-  input.blocks = matrix.blocks;
-  input.sum_cols = matrix.split_blocks ? kBlockCols / 2 : kBlockCols;
-  const int64_t cells = x.rows * matrix.blocks;
-  const int64_t ordered = weight.input_order.empty() ? 0 : x.rows * cols_;
-  float* memory = reserve(*environment_, cells * (kBlockCols + 5 * 4) + ordered * 4);
-  input.codes = reinterpret_cast<int8_t*>(memory);
-  input.scales = memory + cells * kBlockCols / 4;
-  input.sums = input.scales + cells;
-  input.code_sums = reinterpret_cast<int32_t*>(input.sums + 2 * cells);
-  float* permuted = input.sums + 4 * cells;
-  for_tokens(x.rows, [&](int64_t token) {
-    const float* row = x.row(token);
-    if (ordered != 0) {
-      permute(row, weight.input_order, permuted + token * cols_);
-      row = permuted + token * cols_;
+void CpuLinear::pack_outliers(std::span<const LinearWeight> parts, Packer& packer, Piece& piece) {
+  std::vector<LinearWeight> columns;
+  for (const LinearWeight& part : parts) {
+    columns.push_back({part.name, part.weight.outliers->weight, {}});
+  }
+  piece.outlier_columns = columns_of(parts[0].weight);
+  // Parts of several types: f32 holds all.
+  const bool alike = std::all_of(columns.begin(), columns.end(), [&](const LinearWeight& part) {
+    return part.weight.scheme == columns[0].weight.scheme;
+  });
+  piece.outliers = choose_layout(columns[0], alike ? "" : "f32").pack(columns, packer);
+}
+
+CpuLinear::Room CpuLinear::reserve_room(const Piece& piece, int64_t tokens) const {
+  const PackedMatrix& matrix = piece.weight.matrix;
+  const auto outliers = static_cast<int64_t>(piece.outlier_columns.size());
+  const int64_t cells = int8(piece) ? tokens * matrix.blocks : 0;
+  const int64_t rows = piece.changes_inputs() ? tokens * cols_ : 0;
+  const int64_t products = outliers > 0 ? tokens * matrix.rows : 0;
+  float* memory = reserve(*environment_,
+                          cells * (kBlockCols + 5 * 4) + (rows + tokens * outliers + products) * 4);
+  Room room{};
+  room.codes.blocks = matrix.blocks;
+  room.codes.sum_cols = matrix.split_blocks ? kBlockCols / 2 : kBlockCols;
+  room.codes.codes = reinterpret_cast<int8_t*>(memory);
+  room.codes.scales = memory + cells * kBlockCols / 4;
+  room.codes.sums = room.codes.scales + cells;
+  room.codes.code_sums = reinterpret_cast<int32_t*>(room.codes.sums + 2 * cells);
+  room.rows = room.codes.sums + 4 * cells;
+  room.outliers = room.rows + rows;
+  room.products = room.outliers + tokens * outliers;
+  return room;
+}
+
+// A token's input as the piece multiplies it: permuted, its outliers taken out.
+const float* CpuLinear::input_of(const Piece& piece, const Tensor& x, int64_t token,
+                                 const Room& room) const {
+  const float* row = x.row(token);
+  const std::vector<int32_t>& order = piece.weight.input_order;
+  if (order.empty() && piece.outlier_columns.empty()) return row;
+  float* out = room.rows + token * cols_;
+  if (order.empty()) {
+    std::copy_n(row, cols_, out);
+  } else {
+    permute(row, order, out);
+  }
+  float* outliers = room.outliers + token * static_cast<int64_t>(piece.outlier_columns.size());
+  for (const int32_t column : piece.outlier_columns) {
+    *outliers++ = row[column];
+    out[column] = 0;  // never with an order
+  }
+  return out;
+}
+
+// y += outliers * their weights
+void CpuLinear::add_outliers(const Piece& piece, const Room& room, Range tiles, Range tokens,
+                             float* y) const {
+  if (piece.outlier_columns.empty()) return;
+  const int64_t rows = piece.weight.matrix.rows;
+  environment_->kernels->linear_f32(piece.outliers.matrix, room.outliers,
+                                    static_cast<int64_t>(piece.outlier_columns.size()), tiles,
+                                    tokens, room.products, rows);
+  for (int64_t token = tokens.first; token < tokens.last; ++token) {
+    for (int64_t row = tiles.first * kTileRows; row < std::min(rows, tiles.last * kTileRows);
+         ++row) {
+      y[token * rows_ + row] += room.products[token * rows + row];
     }
-    kernels.quantize_input(row, cols_, token, input);
+  }
+}
+
+void CpuLinear::forward_int8(const Piece& piece, const Tensor& x, const Room& room,
+                             float* y) const {
+  const Kernels& kernels = *environment_->kernels;
+  for_tokens(x.rows, [&](int64_t token) {
+    const float* row = input_of(piece, x, token, room);
+    if (piece.input_bits != 0) {
+      quantize_token(row, cols_, piece.input_bits, token, room.codes);
+    } else {
+      kernels.quantize_input(row, cols_, token, room.codes);
+    }
   });
   for_work(piece, x.rows, kInt8Tokens, [&](Range tiles, Range tokens) {
-    kernels.linear_int8(matrix, input, tiles, tokens, y, rows_);
+    kernels.linear_int8(piece.weight.matrix, room.codes, tiles, tokens, y, rows_);
+    add_outliers(piece, room, tiles, tokens, y);
   });
 }
 
-void CpuLinear::forward_f32(const Piece& piece, const Tensor& x, float* y) const {
-  const PackedWeight& weight = piece.weight;
+void CpuLinear::forward_f32(const Piece& piece, const Tensor& x, const Room& room, float* y) const {
   const float* input = x.as<float>();
-  if (!weight.input_order.empty()) {
-    float* permuted = reserve(*environment_, x.bytes());
+  if (piece.changes_inputs()) {
+    input = room.rows;
     for_tokens(x.rows, [&](int64_t token) {
-      permute(x.row(token), weight.input_order, permuted + token * cols_);
+      const float* row = input_of(piece, x, token, room);
+      if (piece.input_bits == 0) return;
+      std::vector<int8_t> codes(static_cast<size_t>(cols_));
+      const float scale = round_inputs(row, cols_, piece.input_bits, codes.data());
+      for (int64_t k = 0; k < cols_; ++k) {
+        room.rows[token * cols_ + k] = scale * static_cast<float>(codes[k]);
+      }
     });
-    input = permuted;
   }
   for_work(piece, x.rows, kF32Tokens, [&](Range tiles, Range tokens) {
-    environment_->kernels->linear_f32(weight.matrix, input, cols_, tiles, tokens, y, rows_);
+    environment_->kernels->linear_f32(piece.weight.matrix, input, cols_, tiles, tokens, y, rows_);
+    add_outliers(piece, room, tiles, tokens, y);
   });
 }
 
@@ -226,6 +343,11 @@ void CpuLinear::embed(std::span<const int32_t> ids, Tensor& out) const {
       const std::vector<int32_t>& order = piece->weight.input_order;
       for (int64_t k = 0; k < cols_; ++k) {
         out.row(i)[order.empty() ? k : order[k]] = tile[k * kTileRows + row % kTileRows];
+      }
+      if (piece->outlier_columns.empty()) continue;
+      environment_->kernels->unpack_tile(piece->outliers.matrix, row / kTileRows, tile.data());
+      for (size_t j = 0; j < piece->outlier_columns.size(); ++j) {
+        out.row(i)[piece->outlier_columns[j]] = tile[j * kTileRows + row % kTileRows];
       }
     }
   });

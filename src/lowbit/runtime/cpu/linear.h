@@ -17,6 +17,7 @@ struct LinearEnvironment {
   std::shared_ptr<ThreadPool> pool;
   std::string forced_layout;  // LOWBIT_LINEAR, or empty
   bool int8_inputs = true;    // for quantized layouts
+  bool scheme_inputs = true;  // rounded as schemes say, where they do
   WeightArena arena;
   Tensor buffer;  // grows to the largest input
 };

@@ -64,11 +64,13 @@ class CudaBackend : public HostBackend {
 
   std::string name() const override { return "cuda"; }
   std::string description() const override {
-    return concat("cuda ", device_name_, ", ", linears_->exact ? "f32" : "16-bit", " activations");
+    return concat("cuda ", device_name_, ", ", linears_->exact ? "f32" : "16-bit", " activations",
+                  input_note(/*rounded=*/false));
   }
 
   std::unique_ptr<Linear> make_linear(std::vector<LinearWeight> parts) override {
     forget_recordings();
+    note_input_bits(parts);
     return cuda::make_cuda_linear(std::move(parts), linears_);
   }
   Tensor upload(std::span<const float> values) override;

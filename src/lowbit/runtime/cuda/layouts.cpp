@@ -64,10 +64,11 @@ bool exact_f16(float value) { return f16_to_f32(f32_to_f16(value)) == value; }
 bool exact_bf16(float value) { return bf16_to_f32(f32_to_bf16(value)) == value; }
 
 bool supports_q4(const QTensor& weight, bool) {
-  return weight.scheme.code == Code::kInt && weight.scheme.bits <= 4 && fold_of(weight) > 0;
+  return weight.scheme.code == Code::kInt && weight.scheme.bits <= 4 && !weight.outliers &&
+         fold_of(weight) > 0;
 }
 bool supports_q8(const QTensor& weight, bool) {
-  return weight.scheme.code == Code::kInt && fold_of(weight) > 0;
+  return weight.scheme.code == Code::kInt && !weight.outliers && fold_of(weight) > 0;
 }
 bool supports_t4(const QTensor& weight, bool exact) {
   const Table* table = table_of(weight.scheme.code);

@@ -6,6 +6,8 @@
 
 #include "lowbit/base/check.h"
 #include "lowbit/runtime/host_backend.h"
+#include "lowbit/tensor/input_codes.h"
+#include "lowbit/tensor/packing.h"
 
 namespace lowbit {
 
@@ -31,11 +33,88 @@ void rms_norm(const float* x, const float* weight, int64_t count, float eps, flo
   for (int64_t i = 0; i < count; ++i) out[i] = x[i] * scale * weight[i];
 }
 
-// Keeps weights as they came and dequantizes a row whenever it is multiplied.
+// The inputs of a weight whose scheme rounds them.
+struct RoundedInputs {
+  std::vector<int8_t> codes;    // [tokens][cols]
+  std::vector<float> scales;    // [tokens]
+  std::vector<float> outliers;  // [tokens][outlier columns], as they are; 0 among the codes
+};
+
+RoundedInputs inputs_for(const QTensor& weight, const Tensor& x) {
+  RoundedInputs inputs;
+  inputs.codes.resize(static_cast<size_t>(x.size()));
+  std::vector<float> row(static_cast<size_t>(x.cols));
+  for (int64_t token = 0; token < x.rows; ++token) {
+    std::copy_n(x.row(token), x.cols, row.begin());
+    if (weight.outliers) {
+      for (const int32_t column : weight.outliers->columns) {
+        inputs.outliers.push_back(row[column]);
+        row[column] = 0;
+      }
+    }
+    inputs.scales.push_back(round_inputs(row.data(), x.cols, weight.scheme.input_bits,
+                                         inputs.codes.data() + token * x.cols));
+  }
+  return inputs;
+}
+
+// One row of such a weight times one token after another:
+//   y = scale_x * sum over groups of scale_w * (sum of (q - zero) * code_x)  + x_o . w_o
+// with the inner sum in integers.
+class RoundedRow {
+ public:
+  RoundedRow(const QTensor& weight, int64_t row) : weight_(weight) {
+    const QuantScheme& scheme = weight.scheme;
+    const uint8_t* codes = weight.codes.data + row * weight.row_bytes();
+    first_entry_ = row / scheme.group_rows * weight.groups();
+    for (int64_t k = 0; k < weight.cols; ++k) {
+      const int64_t entry = first_entry_ + k / scheme.group_size;
+      const int zero = scheme.zero == Zero::kNone  ? 1 << (scheme.bits - 1)
+                       : scheme.zero == Zero::kInt ? weight.zeros[entry]
+                                                   : 0;
+      values_.push_back(static_cast<int>(unpack(codes, k, scheme.bits)) - zero);
+    }
+    if (!weight.outliers) return;
+    outliers_.resize(weight.outliers->columns.size());
+    dequantize_row(weight.outliers->weight, row, outliers_.data());
+  }
+
+  float times(const RoundedInputs& inputs, int64_t token) const {
+    const int8_t* codes = inputs.codes.data() + token * weight_.cols;
+    const int64_t size = weight_.scheme.group_size;
+    const auto input = [&](int64_t k) {
+      return codes[weight_.input_order.empty() ? k : weight_.input_order[k]];
+    };
+    float sum = 0;
+    for (int64_t group = 0; group < weight_.groups(); ++group) {
+      int64_t products = 0, codes_alone = 0;
+      for (int64_t k = group * size; k < std::min(weight_.cols, (group + 1) * size); ++k) {
+        products += values_[static_cast<size_t>(k)] * input(k);
+        codes_alone += input(k);
+      }
+      sum += weight_.scales[first_entry_ + group] * static_cast<float>(products);
+      if (weight_.scheme.zero == Zero::kOffset) {
+        sum += weight_.offsets[first_entry_ + group] * static_cast<float>(codes_alone);
+      }
+    }
+    sum *= inputs.scales[token];
+    const auto count = static_cast<int64_t>(outliers_.size());
+    return sum + dot(inputs.outliers.data() + token * count, outliers_.data(), count);
+  }
+
+ private:
+  const QTensor& weight_;
+  int64_t first_entry_ = 0;
+  std::vector<int> values_;      // [cols]
+  std::vector<float> outliers_;  // [outlier columns]
+};
+
+// Keeps weights as they came and dequantizes a row whenever it is multiplied; or, where a scheme
+// rounds inputs, multiplies integers.
 class RefLinear : public Linear {
  public:
-  RefLinear(std::vector<LinearWeight> parts, std::shared_ptr<ThreadPool> pool)
-      : parts_(std::move(parts)), pool_(std::move(pool)) {
+  RefLinear(std::vector<LinearWeight> parts, std::shared_ptr<ThreadPool> pool, bool rounds_inputs)
+      : parts_(std::move(parts)), pool_(std::move(pool)), rounds_inputs_(rounds_inputs) {
     for (const LinearWeight& part : parts_) {
       first_rows_.push_back(rows_);
       rows_ += part.weight.rows;
@@ -44,11 +123,24 @@ class RefLinear : public Linear {
 
   void forward(const Tensor& x, Tensor& y) const override {
     check_linear_operands(*this, x, y);
+    std::vector<RoundedInputs> rounded(parts_.size());
+    for (size_t i = 0; i < parts_.size(); ++i) {
+      if (rounds(parts_[i])) rounded[i] = inputs_for(parts_[i].weight, x);
+    }
     constexpr int64_t kRows = 16;  // per turn of a thread
     pool_->parallel_for((rows_ + kRows - 1) / kRows, [&](int64_t index, int) {
       std::vector<float> weight(cols());
       for (int64_t row = index * kRows; row < std::min(rows_, (index + 1) * kRows); ++row) {
-        const float bias = row_of(row, weight.data());
+        const size_t part = part_of(row);
+        if (rounds(parts_[part])) {
+          const RoundedRow integers(parts_[part].weight, row - first_rows_[part]);
+          for (int64_t token = 0; token < x.rows; ++token) {
+            y.row(token)[row] = integers.times(rounded[part], token) + bias_of(row);
+          }
+          continue;
+        }
+        row_of(row, weight.data());
+        const float bias = bias_of(row);
         for (int64_t token = 0; token < x.rows; ++token) {
           y.row(token)[row] = dot(x.row(token), weight.data(), x.cols) + bias;
         }
@@ -68,22 +160,33 @@ class RefLinear : public Linear {
     for (const LinearWeight& part : parts_) bytes += part.weight.stored_bytes();
     return bytes;
   }
-  std::string kernel() const override { return "dequantize"; }
+  std::string kernel() const override {
+    return std::any_of(parts_.begin(), parts_.end(), [&](const auto& part) { return rounds(part); })
+               ? "integers"
+               : "dequantize";
+  }
 
  private:
-  // Writes row `row` to out and returns its bias.
-  float row_of(int64_t row, float* out) const {
-    const size_t part =
-        std::upper_bound(first_rows_.begin(), first_rows_.end(), row) - first_rows_.begin() - 1;
-    const LinearWeight& weight = parts_[part];
-    dequantize_row(weight.weight, row - first_rows_[part], out);
-    return weight.bias.empty() ? 0.f : weight.bias[row - first_rows_[part]];
+  size_t part_of(int64_t row) const {
+    return std::upper_bound(first_rows_.begin(), first_rows_.end(), row) - first_rows_.begin() - 1;
+  }
+  bool rounds(const LinearWeight& part) const {
+    return rounds_inputs_ && part.weight.scheme.input_bits != 0;
+  }
+  void row_of(int64_t row, float* out) const {
+    const size_t part = part_of(row);
+    dequantize_row(parts_[part].weight, row - first_rows_[part], out);
+  }
+  float bias_of(int64_t row) const {
+    const size_t part = part_of(row);
+    return parts_[part].bias.empty() ? 0.f : parts_[part].bias[row - first_rows_[part]];
   }
 
   std::vector<LinearWeight> parts_;
   std::vector<int64_t> first_rows_;  // of each part
   int64_t rows_ = 0;
   std::shared_ptr<ThreadPool> pool_;
+  bool rounds_inputs_;
 };
 
 // `count` values of a KV cache from element `offset` on.
@@ -115,17 +218,20 @@ void rotate(float* head, const float* cos, const float* sin, int64_t half) {
 
 class RefBackend : public HostBackend {
  public:
-  explicit RefBackend(int threads) : HostBackend(threads) {}
+  explicit RefBackend(const BackendOptions& options)
+      : HostBackend(options.threads),
+        rounds_inputs_(options.activations == Activations::kDefault) {}
 
   std::string name() const override { return "ref"; }
   std::string description() const override {
     return concat("ref, ", pool_->size(), pool_->size() == 1 ? " thread" : " threads",
-                  ", f32 activations");
+                  ", f32 activations", input_note(rounds_inputs_));
   }
 
   std::unique_ptr<Linear> make_linear(std::vector<LinearWeight> parts) override {
     check_parts(parts);
-    return std::make_unique<RefLinear>(std::move(parts), pool_);
+    note_input_bits(parts);
+    return std::make_unique<RefLinear>(std::move(parts), pool_, rounds_inputs_);
   }
 
   void add_rms_norm(Tensor& residual, const Tensor& hidden, const Tensor& weight, float eps,
@@ -216,6 +322,8 @@ class RefBackend : public HostBackend {
       for (int64_t i = 0; i < dim; ++i) out[i] += scores[key - first] / sum * row[i];
     }
   }
+
+  bool rounds_inputs_;  // where schemes say so
 };
 
 }  // namespace
@@ -223,7 +331,7 @@ class RefBackend : public HostBackend {
 std::unique_ptr<Backend> make_ref_backend(const BackendOptions& options) {
   LOWBIT_CHECK_KIND(options.activations != Activations::kInt8, ErrorKind::kUnsupported,
                     "backend ref computes in fp32; int8 activations need --backend cpu");
-  return std::make_unique<RefBackend>(options.threads);
+  return std::make_unique<RefBackend>(options);
 }
 
 }  // namespace lowbit
