@@ -86,7 +86,7 @@ TEST(Recipe, OverridesChangeAndAddValues) {
 TEST(Recipe, UnknownKeysAreNamedWithTheirPlaceAndThePossibleOnes) {
   const std::string method = complaint("methods:\n  - method: rtn\n    bit: 4\n");
   EXPECT_TRUE(contains(method, "r.yaml:3:5: a method has no \"bit\"")) << method;
-  EXPECT_TRUE(contains(method, "possible are: name, method, bits, group_size")) << method;
+  EXPECT_TRUE(contains(method, "possible are: name, method, bits, input_bits, group_size")) << method;
   const std::string top = complaint(std::string(kSmall) + "evals: {}\n");
   EXPECT_TRUE(contains(top, "r.yaml:3:1: a recipe has no \"evals\"")) << top;
   const std::string override = complaint(kSmall, {"eval.contxt=512"});
@@ -100,7 +100,7 @@ TEST(Recipe, WrongValuesAreNamedWithTheirPlace) {
     const std::string message = complaint(text);
     EXPECT_TRUE(contains(message, part)) << text << " -> " << message;
   };
-  expect("methods:\n  - {method: rtn, bits: 9}\n", "r.yaml:2:25: expected a number from 2 to 8");
+  expect("methods:\n  - {method: rtn, bits: 9}\n", "r.yaml:2:25: expected a number from 1 to 8");
   expect("methods:\n  - {method: rtn, bits: four}\n", "found \"four\"");
   expect("methods:\n  - {method: rtn, bits: '4'}\n", "expected a number");
   expect("methods:\n  - {method: rtn, symmetric: yes}\n", "expected true or false");

@@ -39,11 +39,12 @@ std::string describe(const QuantizeOptions& options) {
   }
   const QuantScheme scheme =
       quantize_method(options.method)
-          .scheme(
-              {options.bits, options.group_size == 0 ? 64 : options.group_size, options.symmetric});
+          .scheme({options.bits, options.group_size == 0 ? 64 : options.group_size,
+                   options.symmetric, options.input_bits});
   std::string text = concat(options.method, ", ", scheme.bits, " bits");
   if (scheme.group_size > 0) text += concat(", group ", scheme.group_size);
   if (scheme.zero != Zero::kNone) text += ", asymmetric";
+  if (scheme.input_bits > 0) text += concat(", inputs ", scheme.input_bits, " bits");
   return text;
 }
 

@@ -138,6 +138,8 @@ void add_method_option_fields(Fields& fields, QuantizeOptions& options) {
   fields.push_back(flag("clip", options.method_options.awq.clip));
   fields.push_back(number("alpha", options.method_options.smoothquant.alpha, 0.0, 1.0));
   fields.push_back(text("act_scales", options.act_scales));
+  fields.push_back(
+      number<int64_t>("outliers", options.method_options.mixq.outliers, 0, limits::kDimension));
   AutoRoundOptions& autoround = options.method_options.autoround;
   fields.push_back(number<int64_t>("iters", autoround.iterations, 1, kMany));
   fields.push_back(number<int64_t>("batch_size", autoround.batch_size, 1, kMany));
@@ -152,7 +154,11 @@ void read_scheme(const YamlNode& node, RecipeMethod& method) {
   Fields fields = {
       text("name", method.name),
       text("method", options.method),
-      number("bits", options.bits, 2, 8),
+      number("bits", options.bits, 1, 8),
+      {"input_bits",
+       [&options](const YamlNode& value) {
+         parse_number(read_choice(value, {"4", "8", "16"}), options.input_bits);
+       }},
       {"group_size",
        [&options](const YamlNode& value) {
          const std::string size = read_choice(value, {"-1", "32", "64", "128"});
