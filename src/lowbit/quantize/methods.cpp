@@ -170,7 +170,7 @@ constexpr QuantizeMethod kMethods[] = {
      describe_smoothquant},
     {"mixq", "mixq",
      "8 or 4 bits, columns with large inputs in fp16 (needs --calibration or --act-scales)",
-     make<Rtn>, mixed, make_block<MixQ, &MethodOptions::mixq>, describe_mixq, nullptr, false,
+     make<Rtn>, mixed, make_block<MixQ, &MethodOptions::mixq>, describe_mixq, nullptr, false, 2,
      mixq_module_scheme, true},
     {"autoround", "auto-round",
      "learns roundings and ranges by gradient descent (needs --calibration)", make_searching_rtn,
