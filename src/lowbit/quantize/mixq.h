@@ -6,9 +6,10 @@
 //   4 bits   outlier columns become 0, scale = max|w| / 10, codes are clamped to -8..7
 //
 // in fp16. Which columns are outliers: given activation scales, those with the largest, as MixQ has
-// it; given calibration text, those that stand out of their tokens most (input_prominence()), which
-// costs less perplexity than the largest, often large for the first token alone. With 4 bits,
-// down_proj has 8 all the same (mixq_module_scheme()).
+// it; given calibration text, those that stand out of their tokens most (input_prominence()): the
+// largest are often large for the first token alone. In 4 bits that costs less perplexity (34.3
+// instead of 35.7 on SmolLM2-135M), in 8 bits as much. With 4 bits, down_proj has 8 all the same
+// (mixq_module_scheme()).
 #pragma once
 
 #include "lowbit/quantize/block_quantizer.h"
