@@ -12,7 +12,7 @@
 #include "lowbit/quantize/fault.h"
 #include "lowbit/quantize/pipeline.h"
 #include "lowbit/quantize/smoothquant.h"
-#include "support/killed_run.h"
+#include "support/quantize_runs.h"
 #include "support/random.h"
 #include "support/tiny_folder.h"
 
@@ -63,12 +63,7 @@ class Calibration : public testing::Test {
   }
 
   std::string error_of(const QuantizeOptions& options) const {
-    try {
-      quantize_checkpoint(model(), out(), options);
-    } catch (const Error& error) {
-      return error.what();
-    }
-    return "";
+    return test::quantize_error(model(), out(), options);
   }
 
   std::string data_error(const std::string& file, const std::string& content) const {

@@ -15,6 +15,7 @@
 #include "lowbit/verify/verify.h"
 #include "support/backends.h"
 #include "support/linears.h"
+#include "support/quantize_runs.h"
 #include "support/tiny_folder.h"
 
 namespace lowbit {
@@ -300,12 +301,7 @@ class MixQPipeline : public testing::Test {
     return options;
   }
   std::string error_of(const QuantizeOptions& options) const {
-    try {
-      quantize_checkpoint(model(), out(), options);
-    } catch (const Error& error) {
-      return error.what();
-    }
-    return "";
+    return test::quantize_error(model(), out(), options);
   }
 
   test::TemporaryFolder folder_;

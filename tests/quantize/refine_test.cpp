@@ -9,7 +9,7 @@
 #include "lowbit/quantize/calibrated_blocks.h"
 #include "lowbit/quantize/fault.h"
 #include "lowbit/quantize/pipeline.h"
-#include "support/killed_run.h"
+#include "support/quantize_runs.h"
 #include "support/random.h"
 #include "support/tiny_folder.h"
 

@@ -8,7 +8,7 @@
 #include "lowbit/quantize/fault.h"
 #include "lowbit/quantize/journal.h"
 #include "lowbit/quantize/pipeline.h"
-#include "support/killed_run.h"
+#include "support/quantize_runs.h"
 #include "support/tiny_folder.h"
 
 namespace lowbit {
@@ -49,12 +49,7 @@ class Resume : public testing::Test {
   }
 
   std::string error_of(const QuantizeOptions& options) const {
-    try {
-      quantize_checkpoint(model(), out(), options);
-    } catch (const Error& error) {
-      return error.what();
-    }
-    return "";
+    return test::quantize_error(model(), out(), options);
   }
 
   // Kills at every stride-th point, runs again, compares.

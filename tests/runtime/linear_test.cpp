@@ -17,6 +17,7 @@ namespace lowbit {
 namespace {
 
 using test::gaussian;
+using test::multiply;
 using test::random_order;
 using test::random_weight;
 using test::relative_error;
@@ -77,15 +78,6 @@ LinearWeight make_weight(const QuantScheme& scheme, const Shape& shape, uint64_t
   if (seed % 3 == 0) linear.weight.input_order = random_order(shape.cols, seed);
   if (seed % 5 < 2) linear.bias = gaussian(shape.rows, seed);
   return linear;
-}
-
-std::vector<float> multiply(Backend& backend, const Linear& linear, const std::vector<float>& x,
-                            int64_t tokens) {
-  const Tensor input =
-      test::tensor_of(backend, {x.begin(), x.begin() + tokens * linear.cols()}, tokens);
-  Tensor output = backend.allocate(tokens, linear.rows());
-  linear.forward(input, output);
-  return test::values_of(backend, output);
 }
 
 struct Candidate {

@@ -16,6 +16,7 @@ namespace lowbit {
 namespace {
 
 using test::gaussian;
+using test::multiply;
 using test::relative_error;
 
 struct Case {
@@ -74,15 +75,6 @@ std::vector<float> inputs(int64_t tokens, int64_t cols) {
   std::vector<float> x = gaussian(tokens * cols, 17);
   for (size_t i = 0; i < x.size(); i += 29) x[i] *= 10;
   return x;
-}
-
-std::vector<float> multiply(Backend& backend, const Linear& linear, const std::vector<float>& x,
-                            int64_t tokens) {
-  const Tensor input =
-      test::tensor_of(backend, {x.begin(), x.begin() + tokens * linear.cols()}, tokens);
-  Tensor output = backend.allocate(tokens, linear.rows());
-  linear.forward(input, output);
-  return test::values_of(backend, output);
 }
 
 // The definition once more, in double.

@@ -41,6 +41,15 @@ inline std::vector<float> values_of(Backend& backend, const Tensor& tensor) {
   return values;
 }
 
+// The first `tokens` rows of x times the linear's weight.
+inline std::vector<float> multiply(Backend& backend, const Linear& linear,
+                                   const std::vector<float>& x, int64_t tokens) {
+  const Tensor input = tensor_of(backend, {x.begin(), x.begin() + tokens * linear.cols()}, tokens);
+  Tensor output = backend.allocate(tokens, linear.rows());
+  linear.forward(input, output);
+  return values_of(backend, output);
+}
+
 }  // namespace lowbit::test
 
 // Skips the running test, saying why the backend cannot run here.

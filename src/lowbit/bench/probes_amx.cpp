@@ -1,24 +1,19 @@
 #include <immintrin.h>
 
 #include "lowbit/bench/probes.h"
+#include "lowbit/runtime/cpu/amx_tiles.h"
 
 namespace lowbit::bench {
 namespace {
 
-struct alignas(64) TileConfig {
-  uint8_t palette = 1;
-  uint8_t start_row = 0;
-  uint8_t reserved[14] = {};
-  uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
-
 // Tiles 0 to 3 are sums, 4 and 5, 6 and 7 operands.
 void start() {
-  TileConfig config;
-  // g++ 12 takes the instruction to read 8 bytes and may store the rest too late.
-  __asm__ volatile("" : : "r"(&config) : "memory");
-  _tile_loadconfig(&config);
+  cpu::TileConfig config;
+  for (int tile = 0; tile < 8; ++tile) {  // there are no more
+    config.row_bytes[tile] = 64;
+    config.rows[tile] = 16;
+  }
+  cpu::load_tile_config(config);
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);

@@ -1,4 +1,4 @@
-// A quantize run that is killed at a chosen moment.
+// Quantize runs that fail, or are killed at a chosen moment.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -8,10 +8,22 @@
 
 #include <string>
 
+#include "lowbit/base/check.h"
 #include "lowbit/quantize/fault.h"
 #include "lowbit/quantize/pipeline.h"
 
 namespace lowbit::test {
+
+// What the run says is wrong; empty if nothing is.
+inline std::string quantize_error(const std::string& model, const std::string& out,
+                                  const QuantizeOptions& options) {
+  try {
+    quantize_checkpoint(model, out, options);
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
 
 inline int points_seen = 0;
 inline int points_allowed = 0;
