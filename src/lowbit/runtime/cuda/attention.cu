@@ -11,6 +11,7 @@
 
 #include "lowbit/runtime/cuda/launch.cuh"
 #include "lowbit/runtime/cuda/mma.cuh"
+#include "lowbit/runtime/cuda/norm.cuh"
 
 namespace lowbit::cuda {
 
@@ -152,6 +153,12 @@ struct Task {
   __device__ int position(int row) const { return first_position + row / heads; }
 };
 
+// The element of the cache with which a page begins.
+__device__ int64_t place_of_page(const AttentionLaunch& a, const Task& task, int page) {
+  const int64_t block = a.step.tables[task.table + page];
+  return (block * a.dims.kv_heads + task.kv_head) * kPage * task.dim;
+}
+
 // Scores of a page, their softmax, and its weighted sum of values.
 template <bool kHalf>
 class Page {
@@ -167,6 +174,7 @@ class Page {
   __device__ int row_floats() const { return layout_.sums / 4; }
 
   __device__ void load_queries() {
+    if (a_.rotates()) return load_and_rotate();
     const int dim = task_.dim, stride = query_stride();
     for (int i = static_cast<int>(threadIdx.x); i < task_.rows * dim; i += kThreads) {
       const int row = i / dim;
@@ -178,9 +186,7 @@ class Page {
 
   // Asks for the keys and values of a page.
   __device__ void fetch(int page) {
-    using Element = typename Loader<kHalf>::Element;
-    const int64_t block = a_.step.tables[task_.table + page];
-    const int64_t at = (block * a_.dims.kv_heads + task_.kv_head) * kPage * task_.dim;
+    const int64_t at = place_of_page(a_, task_, page);
     copy_page<kHalf>(static_cast<const Element*>(a_.cache.keys) + at, task_.dim, keys_,
                      layout_.key_stride);
     copies_commit();
@@ -193,17 +199,74 @@ class Page {
   __device__ void compute(int page, Softmax* softmax) {
     copies_wait<1>();
     __syncthreads();
+    if (holds_newest(page)) {
+      put_newest(new_key_, keys_, layout_.key_stride, a_.cache.keys);
+      __syncthreads();
+    }
     score(page);
     __syncthreads();
     soften(softmax);
     copies_wait<0>();
     __syncthreads();
+    if (holds_newest(page)) {
+      put_newest(new_value_, values_, layout_.value_stride(), a_.cache.values);
+      __syncthreads();
+    }
     sum_values(page);
   }
 
   float* sums;  // [rows][dim]
 
  private:
+  using Element = typename Loader<kHalf>::Element;
+
+  // Rotates the one query of the task, and takes the key and value of its token, a pair for each of
+  // the first threads.
+  __device__ void load_and_rotate() {
+    const int half = task_.dim / 2, thread = static_cast<int>(threadIdx.x);
+    const float* token = a_.qkv + static_cast<int64_t>(task_.first_token) * task_.q_stride;
+    const float* cos = a_.cos + static_cast<int64_t>(task_.first_position) * half;
+    const float* sin = a_.sin + static_cast<int64_t>(task_.first_position) * half;
+    if (thread < half) {
+      const float* key = token + (a_.dims.heads + task_.kv_head) * task_.dim + thread;
+      const float* value = key + a_.dims.kv_heads * task_.dim;
+      new_key_ = rotate(key[0], key[half], cos[thread], sin[thread]);
+      new_value_ = make_float2(value[0], value[half]);
+    }
+    for (int i = thread; i < task_.rows * half; i += kThreads) {
+      const int row = i / half, d = i % half;
+      const float* x = token + task_.head(row) * task_.dim + d;
+      const float2 rotated = rotate(x[0], x[half], cos[d], sin[d]);
+      queries_[row * query_stride() + d] = rotated.x;
+      queries_[row * query_stride() + d + half] = rotated.y;
+    }
+  }
+  __device__ bool holds_newest(int page) const {
+    return a_.rotates() && page == task_.first_position / kPage;
+  }
+  // Puts a pair of the newest key or value in the page, and in the cache for later steps.
+  __device__ void put_newest(const float2& pair, uint8_t* rows, int stride, void* cache) const {
+    const int half = task_.dim / 2, thread = static_cast<int>(threadIdx.x);
+    if (thread >= half) return;
+    const int at = task_.first_position % kPage;
+    const Element first = to_element(pair.x), second = to_element(pair.y);
+    auto* row = reinterpret_cast<Element*>(rows + at * stride);
+    row[thread] = first;
+    row[thread + half] = second;
+    if (task_.first_head % (a_.dims.heads / a_.dims.kv_heads) != 0) return;  // another part does
+    Element* stored = static_cast<Element*>(cache) +
+                      place_of_page(a_, task_, task_.first_position / kPage) + at * task_.dim;
+    stored[thread] = first;
+    stored[thread + half] = second;
+  }
+  static __device__ Element to_element(float value) {
+    if constexpr (kHalf) {
+      return float_to_half(value);
+    } else {
+      return value;
+    }
+  }
+
   __device__ int query_stride() const { return (task_.dim + 3) / 4 * 4; }
 
   __device__ void score(int page) {
@@ -247,7 +310,6 @@ class Page {
   // A thread makes two neighbouring values. What was never written is never read: keys behind the
   // query are left out.
   __device__ void sum_values(int page) {
-    using Element = typename Loader<kHalf>::Element;
     const int pairs = task_.dim / 2, stride = layout_.value_stride();
     for (int i = static_cast<int>(threadIdx.x); i < task_.rows * pairs; i += kThreads) {
       const int row = i / pairs, pair = i % pairs * 2;
@@ -280,6 +342,7 @@ class Page {
   SharedLayout layout_;
   uint8_t *keys_, *values_;
   float *queries_, *scores_;
+  float2 new_key_, new_value_;
 };
 
 // Where partial results of a row lie: [token][head][slot] of dim sums, then maximum and sum.
@@ -525,7 +588,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   Page<kHalf> work(a, task, memory);
   float* span = work.sums + work.row_floats();
   float* all = span + work.row_floats();
-  const bool early = (page + 1) * kPage <= cached;
+  const bool early = a.rotates() || (page + 1) * kPage <= cached;
   if (early) work.fetch(page);
   grid_wait();
   if (!early) work.fetch(page);
@@ -559,6 +622,8 @@ __global__ void __launch_bounds__(kThreads, 2)
 int attention_queries(const AttentionDims& dims) {
   return std::max(1, kMostRows / row_heads(dims));
 }
+
+bool attention_rotates(const AttentionDims& dims) { return dims.head_dim <= 2 * kThreads; }
 
 int64_t attention_workspace(const AttentionLaunch& launch) {
   if (launch.split_keys == 0) return 0;

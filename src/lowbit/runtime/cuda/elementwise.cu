@@ -2,68 +2,13 @@
 // know what memory can do. A token's values are computed the same in any batch.
 #include "lowbit/runtime/cuda/launch.cuh"
 #include "lowbit/runtime/cuda/mma.cuh"
+#include "lowbit/runtime/cuda/norm.cuh"
 
 namespace lowbit::cuda {
 
 namespace {
 
 constexpr int kThreads = 256;
-
-// Threads that normalize a token: thread t takes the quads of columns t, t + kNormThreads, ...
-constexpr int kNormThreads = 512;
-
-__device__ float sum_of_warp(float value) {
-  for (int offset = 16; offset > 0; offset /= 2) {
-    value += __shfl_xor_sync(0xffffffffu, value, offset);
-  }
-  return value;
-}
-
-// The sum over a block of threads, in every thread. warps: a float for each warp, not in use.
-__device__ float sum_of_block(float value, float* warps) {
-  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
-  value = sum_of_warp(value);
-  if (lane == 0) warps[warp] = value;
-  __syncthreads();
-  return sum_of_warp(lane < static_cast<int>(blockDim.x) / 32 ? warps[lane] : 0.f);
-}
-
-__device__ float add_squares(const float4& v, float sum) {
-  return fmaf(v.w, v.w, fmaf(v.z, v.z, fmaf(v.y, v.y, fmaf(v.x, v.x, sum))));
-}
-
-__device__ float rms_scale(float squares, int cols, float eps) {
-  return 1.f / sqrtf(__fdiv_rn(squares, static_cast<float>(cols)) + eps);
-}
-
-__device__ float4 normalize(const float4& v, float scale, const float4& weight) {
-  return make_float4(v.x * scale * weight.x, v.y * scale * weight.y, v.z * scale * weight.z,
-                     v.w * scale * weight.w);
-}
-
-// The pair (i, i + head_dim / 2) of a head, rotated.
-__device__ float2 rotate(float a, float b, float cos, float sin) {
-  return make_float2(fmaf(a, cos, -__fmul_rn(b, sin)), fmaf(b, cos, __fmul_rn(a, sin)));
-}
-
-__device__ float silu_mul(float gate, float up) {
-  return __fmul_rn(gate / (1.f + expf(-gate)), up);
-}
-
-// The quad of columns k .. k + 3 of a row; zeros behind its end.
-__device__ float4 load_quad(const float* row, int cols, int k) {
-  if (cols % 4 == 0) return *reinterpret_cast<const float4*>(row + k);
-  return make_float4(row[k], k + 1 < cols ? row[k + 1] : 0.f, k + 2 < cols ? row[k + 2] : 0.f,
-                     k + 3 < cols ? row[k + 3] : 0.f);
-}
-__device__ void store_quad(float* row, int cols, int k, const float4& v) {
-  if (cols % 4 == 0) {
-    *reinterpret_cast<float4*>(row + k) = v;
-    return;
-  }
-  const float values[4] = {v.x, v.y, v.z, v.w};
-  for (int i = 0; i < 4 && k + i < cols; ++i) row[k + i] = values[i];
-}
 
 constexpr int kNormQuads = 2;  // that a thread keeps in registers
 
@@ -85,9 +30,7 @@ __global__ void __launch_bounds__(kNormThreads)
   }
   grid_wait();
   const auto added = [&](int at) {
-    float4 v = load_quad(residual, cols, at);
-    const float4 h = load_quad(hidden + row, cols, at);
-    v = make_float4(v.x + h.x, v.y + h.y, v.z + h.z, v.w + h.w);
+    const float4 v = add(load_quad(residual, cols, at), load_quad(hidden + row, cols, at));
     store_quad(residual, cols, at, v);
     return v;
   };
