@@ -95,7 +95,7 @@ struct BlockTiles {
 
 // A warp's stream of items: its segment of two tiles at a time, item by item in turn (of one tile
 // if one is left). Few instructions an item: they are what limits 4-bit codes.
-template <Storage kStorage, int kFold>
+template <Storage kStorage, int kFold, bool kFused>
 class Stream {
  public:
   static constexpr int kItems = lane_words(kStorage) / 2;  // of a unit
@@ -180,7 +180,7 @@ class Stream {
     if (++unit_ < end_unit_) return;
     unit_ = first_unit_;
     codes_ += next_tiles_;
-    records_ += next_records_;
+    records_ += kFused ? next_records_ : 2 * other_records_;
     tiles_ -= 2;
   }
 
@@ -258,7 +258,7 @@ __device__ void prefetch_row(const float* row, int cols) {
 
 // Fills one token's columns of x in shared memory. Loads come in batches: each waits for the
 // memory, behind the weights that are already on their way. largest: of the thread's inputs.
-template <Storage kStorage, int kFold>
+template <Storage kStorage, int kFold, bool kFused>
 __device__ void fill_token(const PackedMatrix& m, const LinearInput& in, const InputLayout& layout,
                            int token, float inverse, const SharedInput& to, float* warps,
                            float& largest) {
@@ -266,9 +266,10 @@ __device__ void fill_token(const PackedMatrix& m, const LinearInput& in, const I
   const int64_t row = static_cast<int64_t>(token) * m.cols;
   const int column = in.split ? 2 * token : token;
 #pragma unroll 1
-  for (int base = thread; base < quads || base == thread; base += kFillQuads * kThreads) {
+  for (int base = thread; base < quads || (kFused && base == thread);
+       base += kFillQuads * kThreads) {
     float4 batch[kFillQuads];
-    if (in.norm != nullptr) {
+    if (kFused && in.norm != nullptr) {
       load_normalized(in, m.cols, token, warps, batch);
     } else {
 #pragma unroll
@@ -289,16 +290,17 @@ __device__ void fill_token(const PackedMatrix& m, const LinearInput& in, const I
 }
 
 // Fills all columns, and again those of tokens that must be scaled.
-template <Storage kStorage, int kFold>
+template <Storage kStorage, int kFold, bool kFused>
 __device__ void fill_columns(const PackedMatrix& m, const LinearInput& in,
                              const InputLayout& layout, const SharedInput& to, float* scales) {
   __shared__ float sums[kWarps], largest[kWarps];
 #pragma unroll 1
   for (int token = 0; token < in.tokens; ++token) {
     float mine = 0;
-    fill_token<kStorage, kFold>(m, in, layout, token, 1, to, sums, mine);
+    fill_token<kStorage, kFold, kFused>(m, in, layout, token, 1, to, sums, mine);
     const float scale = scale_of_token<kStorage>(mine, largest);
-    if (scale != 1) fill_token<kStorage, kFold>(m, in, layout, token, 1.f / scale, to, sums, mine);
+    if (scale != 1)
+      fill_token<kStorage, kFold, kFused>(m, in, layout, token, 1.f / scale, to, sums, mine);
     if (threadIdx.x == 0) scales[token] = scale;
     __syncthreads();
   }
@@ -364,10 +366,11 @@ __device__ float add_segments(const float* from, int stride, bool split) {
 
 // Writes the rows of `count` tiles, of which the block's turn-th is the first; of gates and ups
 // their products.
+template <bool kFused>
 __device__ void write_tiles(const PackedMatrix& m, const LinearInput& in, const LinearOutput& out,
                             const float* sums, const float* scales, int turn, int count) {
   const int stride = in.columns() * kTileRows, tile_values = in.tokens * kTileRows;
-  const int tile_sums = kWarps * stride, gate_tiles = out.silu_mul ? 2 : 1;
+  const int tile_sums = kWarps * stride, gate_tiles = kFused && out.silu_mul ? 2 : 1;
   for (int i = static_cast<int>(threadIdx.x); i < count / gate_tiles * tile_values; i += kThreads) {
     const int local = i / tile_values, token = i % tile_values / kTileRows, row = i % kTileRows;
     const int tile =
@@ -389,7 +392,7 @@ __device__ void write_tiles(const PackedMatrix& m, const LinearInput& in, const 
 }
 
 // A warp's part of a product.
-template <Storage kStorage, int kFold, bool kUsual>
+template <Storage kStorage, int kFold, bool kUsual, bool kFused>
 struct WarpProduct {
   const PackedMatrix& m;
   const InputLayout& layout;
@@ -418,8 +421,8 @@ struct WarpProduct {
   // The warp's segment of the next kTiles tiles of the stream; its sums go to sums: [tile][warp]
   // [column][row].
   template <int kTiles>
-  __device__ void multiply(Stream<kStorage, kFold>& stream, float* sums) const {
-    constexpr int kItems = Stream<kStorage, kFold>::kItems;
+  __device__ void multiply(Stream<kStorage, kFold, kFused>& stream, float* sums) const {
+    constexpr int kItems = Stream<kStorage, kFold, kFused>::kItems;
     Sums<kStorage, kFold, kUsual, kTiles> mine;
     const uint16_t* x = lane_x;
     const float* groups = lane_groups;
@@ -451,12 +454,12 @@ struct WarpProduct {
 
 // The product of a block's tiles, whose codes come next in the stream, with the columns in shared
 // memory.
-template <Storage kStorage, int kFold, bool kUsual>
+template <Storage kStorage, int kFold, bool kUsual, bool kFused>
 __device__ void multiply_tiles(const PackedMatrix& m, const LinearInput& in,
                                const InputLayout& layout, const SharedInput& shared,
                                const LinearOutput& out, const float* scales, int turns,
-                               Stream<kStorage, kFold>& stream) {
-  const WarpProduct<kStorage, kFold, kUsual> product(m, layout, shared, in.columns());
+                               Stream<kStorage, kFold, kFused>& stream) {
+  const WarpProduct<kStorage, kFold, kUsual, kFused> product(m, layout, shared, in.columns());
   const int tile_sums = kWarps * in.columns() * kTileRows;
   int waiting = 0, half = 0;
 #pragma unroll 1
@@ -470,13 +473,15 @@ __device__ void multiply_tiles(const PackedMatrix& m, const LinearInput& in,
     waiting += min(2, turns - turn);
     if (waiting < layout.turns && turn + 2 < turns) continue;
     __syncthreads();
-    write_tiles(m, in, out, sums, scales, min(turn + 2, turns) - waiting, waiting);
+    write_tiles<kFused>(m, in, out, sums, scales, min(turn + 2, turns) - waiting, waiting);
     waiting = 0;
     half ^= 1;  // the other half is free: all have read it before this barrier
   }
 }
 
-template <Storage kStorage, int kFold, bool kUsual>
+// kFused: with a norm before, or SiLU behind the product. The plain kernel is faster without their
+// code.
+template <Storage kStorage, int kFold, bool kUsual, bool kFused>
 __global__ void __launch_bounds__(kThreads, 1)
     linear_stream(const PackedMatrix m, const LinearInput in, const LinearOutput out) {
   extern __shared__ __align__(16) uint8_t memory[];
@@ -484,40 +489,42 @@ __global__ void __launch_bounds__(kThreads, 1)
   grid_start();
   const InputLayout layout(m, in.columns());
   const SharedInput shared(layout, memory + ring_bytes(m));
-  const BlockTiles tiles(m, out.silu_mul);
-  Stream<kStorage, kFold> stream(m, tiles, memory);
+  const BlockTiles tiles(m, kFused && out.silu_mul);
+  Stream<kStorage, kFold, kFused> stream(m, tiles, memory);
   if constexpr (kStorage == Storage::kTable4) fill_table(m, shared.table);
-  if (in.norm != nullptr) prefetch_row(in.norm, m.cols);
+  if (kFused && in.norm != nullptr) prefetch_row(in.norm, m.cols);
   grid_wait();
-  fill_columns<kStorage, kFold>(m, in, layout, shared, scales);
-  multiply_tiles<kStorage, kFold, kUsual>(m, in, layout, shared, out, scales, tiles.count, stream);
+  fill_columns<kStorage, kFold, kFused>(m, in, layout, shared, scales);
+  multiply_tiles<kStorage, kFold, kUsual, kFused>(m, in, layout, shared, out, scales, tiles.count,
+                                                  stream);
 }
 
-template <Storage kStorage>
+template <bool kFused, Storage kStorage>
 auto choose_kernel(const PackedMatrix& m) {
   if constexpr (is_scaled(kStorage)) {
-    if (m.fold != kUnitSteps) return linear_stream<kStorage, 0, false>;
-    if (is_usual(m)) return linear_stream<kStorage, kUnitSteps, true>;
+    if (m.fold != kUnitSteps) return linear_stream<kStorage, 0, false, kFused>;
+    if (is_usual(m)) return linear_stream<kStorage, kUnitSteps, true, kFused>;
   }
-  return linear_stream<kStorage, kUnitSteps, false>;
+  return linear_stream<kStorage, kUnitSteps, false, kFused>;
 }
 
+template <bool kFused>
 auto choose_kernel(const PackedMatrix& m) {
   switch (m.storage) {
     case Storage::kInt4:
-      return choose_kernel<Storage::kInt4>(m);
+      return choose_kernel<kFused, Storage::kInt4>(m);
     case Storage::kInt8:
-      return choose_kernel<Storage::kInt8>(m);
+      return choose_kernel<kFused, Storage::kInt8>(m);
     case Storage::kTable4:
-      return choose_kernel<Storage::kTable4>(m);
+      return choose_kernel<kFused, Storage::kTable4>(m);
     case Storage::kE4M3:
-      return choose_kernel<Storage::kE4M3>(m);
+      return choose_kernel<kFused, Storage::kE4M3>(m);
     case Storage::kF16:
-      return choose_kernel<Storage::kF16>(m);
+      return choose_kernel<kFused, Storage::kF16>(m);
     case Storage::kBF16:
       break;
   }
-  return choose_kernel<Storage::kBF16>(m);
+  return choose_kernel<kFused, Storage::kBF16>(m);
 }
 
 int shared_of(const PackedMatrix& m, const LinearInput& in) {
@@ -538,7 +545,9 @@ bool stream_gates(const PackedMatrix& matrix) { return matrix.rows % (2 * kTileR
 void launch_linear_stream(const PackedMatrix& matrix, const LinearInput& input,
                           const LinearOutput& output, int processors, cudaStream_t stream) {
   const int tiles = output.silu_mul ? row_tiles(matrix) / 2 : row_tiles(matrix);
-  launch(choose_kernel(matrix), dim3(static_cast<unsigned>(std::min(tiles, processors))), kThreads,
+  const bool fused = input.norm != nullptr || output.silu_mul;
+  launch(fused ? choose_kernel<true>(matrix) : choose_kernel<false>(matrix),
+         dim3(static_cast<unsigned>(std::min(tiles, processors))), kThreads,
          static_cast<size_t>(shared_of(matrix, input)), stream, matrix, input, output);
 }
 
