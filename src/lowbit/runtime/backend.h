@@ -123,30 +123,11 @@ class Backend {
   // out[i] = x[rows[i]]
   virtual void gather_rows(const Tensor& x, std::span<const int32_t> rows, Tensor& out) = 0;
 
-  // What a block calls one after the other. A backend may make one kernel of it, with the same
-  // results: the time of few tokens is that of the way from kernel to kernel.
-  //
-  // residual += hidden; y = linear(residual / rms(residual) * weight). hidden is scratch then.
-  // spare: as many rows as residual, which it may change places with; or none.
-  virtual void norm_forward(Tensor& residual, [[maybe_unused]] Tensor& spare, Tensor& hidden,
-                            const Tensor& weight, float eps, const Linear& linear, Tensor& y) {
-    add_rms_norm(residual, hidden, weight, eps, hidden);
-    linear.forward(hidden, y);
-  }
-  // Rows of `spare` that are of use: batches of at most so many tokens. 0: never.
-  virtual int64_t spare_rows() const { return 0; }
-  // rope_and_store, then attention.
+  // rope_and_store, then attention: a backend may make one kernel of it, with the same results.
   virtual void rope_and_attend(Tensor& qkv, const AttentionShape& shape, const Tensor& cos,
                                const Tensor& sin, KvCache& cache, int64_t layer, Tensor& out) {
     rope_and_store(qkv, shape, cos, sin, cache, layer);
     attention(qkv, shape, cache, layer, out);
-  }
-  // norm_forward to gate_up, which is scratch then; silu_mul of it to out.
-  virtual void norm_forward_silu(Tensor& residual, Tensor& spare, Tensor& hidden,
-                                 const Tensor& weight, float eps, const Linear& linear,
-                                 Tensor& gate_up, Tensor& out) {
-    norm_forward(residual, spare, hidden, weight, eps, linear, gate_up);
-    silu_mul(gate_up, out);
   }
 };
 

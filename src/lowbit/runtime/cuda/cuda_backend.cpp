@@ -25,9 +25,6 @@ constexpr int kManyTokens = 8;           // up to here a block of threads attend
 constexpr int kMostTokens = 64;          // up to here to a span of pages
 constexpr int64_t kRecordedTokens = 64;  // decode steps of more are not recorded
 constexpr size_t kMostRecordings = 64;
-// Up to here products make the norm before them: every block of threads does it again, one token
-// after the other.
-constexpr int64_t kFusedTokens = 2;
 
 void require_device() {
   const std::string problem = cuda::device_problem();
@@ -98,13 +95,8 @@ class CudaBackend : public HostBackend {
   void silu_mul(const Tensor& gate_up, Tensor& out) override;
   void gather_rows(const Tensor& x, std::span<const int32_t> rows, Tensor& out) override;
 
-  void norm_forward(Tensor& residual, Tensor& spare, Tensor& hidden, const Tensor& weight,
-                    float eps, const Linear& linear, Tensor& y) override;
-  int64_t spare_rows() const override { return kFusedTokens; }
   void rope_and_attend(Tensor& qkv, const AttentionShape& shape, const Tensor& cos,
                        const Tensor& sin, KvCache& cache, int64_t layer, Tensor& out) override;
-  void norm_forward_silu(Tensor& residual, Tensor& spare, Tensor& hidden, const Tensor& weight,
-                         float eps, const Linear& linear, Tensor& gate_up, Tensor& out) override;
 
  private:
   // Steps with equal keys make the same launches with the same arguments.
@@ -114,8 +106,6 @@ class CudaBackend : public HostBackend {
   };
   void forget_recordings();
   void record(Recording& recording, const std::function<void()>& calls);
-  bool forward_normed(Tensor& residual, Tensor& spare, const Tensor& hidden, const Tensor& weight,
-                      float eps, const Linear& linear, const cuda::LinearOutput& output);
   void attend(const Tensor& qkv, const AttentionShape& shape, const KvCache& cache, int64_t layer,
               const float* cos, const float* sin, Tensor& out);
   int attention_pages() const;
@@ -370,50 +360,6 @@ void CudaBackend::silu_mul(const Tensor& gate_up, Tensor& out) {
   if (out.size() == 0) return;
   cuda::launch_silu_mul(gate_up.as<float>(), count_of(out.rows), count_of(out.cols),
                         out.as<float>(), stream_);
-}
-
-// The product of the normed sum, in one kernel if there is one; `output` of it.
-bool CudaBackend::forward_normed(Tensor& residual, Tensor& spare, const Tensor& hidden,
-                                 const Tensor& weight, float eps, const Linear& linear,
-                                 const cuda::LinearOutput& output) {
-  const auto* product = dynamic_cast<const cuda::CudaLinear*>(&linear);
-  if (residual.rows == 0 || spare.rows != residual.rows || product == nullptr) return false;
-  cuda::LinearInput input;
-  input.x = residual.as<float>();
-  input.tokens = count_of(residual.rows);
-  input.hidden = hidden.as<float>();
-  input.norm = weight.as<float>();
-  input.eps = eps;
-  input.sum = spare.as<float>();
-  if (!product->forward_fused(input, output)) return false;
-  std::swap(residual, spare);
-  return true;
-}
-
-void CudaBackend::norm_forward(Tensor& residual, Tensor& spare, Tensor& hidden,
-                               const Tensor& weight, float eps, const Linear& linear, Tensor& y) {
-  check_norm(residual, hidden, weight, hidden);
-  check_linear_operands(linear, hidden, y);
-  if (forward_normed(residual, spare, hidden, weight, eps, linear, {y.as<float>()})) return;
-  HostBackend::norm_forward(residual, spare, hidden, weight, eps, linear, y);
-}
-
-void CudaBackend::norm_forward_silu(Tensor& residual, Tensor& spare, Tensor& hidden,
-                                    const Tensor& weight, float eps, const Linear& linear,
-                                    Tensor& gate_up, Tensor& out) {
-  check_norm(residual, hidden, weight, hidden);
-  check_linear_operands(linear, hidden, gate_up);
-  check_silu(gate_up, out);
-  const cuda::LinearOutput gated{out.as<float>(), 0, true};
-  if (forward_normed(residual, spare, hidden, weight, eps, linear, gated)) return;
-  add_rms_norm(residual, hidden, weight, eps, hidden);
-  const auto* product = dynamic_cast<const cuda::CudaLinear*>(&linear);
-  cuda::LinearInput input;
-  input.x = hidden.as<float>();
-  input.tokens = count_of(hidden.rows);
-  if (hidden.rows > 0 && product != nullptr && product->forward_fused(input, gated)) return;
-  linear.forward(hidden, gate_up);
-  silu_mul(gate_up, out);
 }
 
 void CudaBackend::gather_rows(const Tensor& x, std::span<const int32_t> rows, Tensor& out) {

@@ -103,27 +103,15 @@ struct LinearInput {
   const float* x = nullptr;  // [tokens][cols]
   int tokens = 0;
   bool split = false;
-  // For linear_stream. If norm is not null, it multiplies sum / rms(sum) * norm, sum = x + hidden.
-  const float* hidden = nullptr;  // [tokens][cols]
-  const float* norm = nullptr;    // [cols]
-  float eps = 0;
-  float* sum = nullptr;  // [tokens][cols], not x; or null
 
   constexpr int columns() const { return split ? 2 * tokens : tokens; }
 };
 
-// Whether linear_stream can take them: at most 8 columns, that fit into shared memory; a norm
-// only of at most 4096 columns, a multiple of 4, in their own order.
+// Whether linear_stream can take them: at most 8 columns, that fit into shared memory.
 bool stream_fits(const PackedMatrix& matrix, const LinearInput& input, int shared_bytes);
-// Whether it can make silu(gate) * up of the products.
-bool stream_gates(const PackedMatrix& matrix);
-struct LinearOutput {
-  float* y = nullptr;     // [tokens][rows], or [tokens][rows / 2]
-  int64_t stride = 0;     // from token to token, in floats
-  bool silu_mul = false;  // y[t][i] = silu(product of row i) * product of row rows / 2 + i
-};
-void launch_linear_stream(const PackedMatrix& matrix, const LinearInput& input,
-                          const LinearOutput& output, int processors, cudaStream_t stream);
+// y[t][row] for few tokens; y_stride in floats.
+void launch_linear_stream(const PackedMatrix& matrix, const LinearInput& input, float* y,
+                          int64_t y_stride, int processors, cudaStream_t stream);
 // What linear_tile multiplies: inputs made ready by a first kernel.
 struct PreparedInput {
   uint16_t* values = nullptr;  // [columns][units * 128]

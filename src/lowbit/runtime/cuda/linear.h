@@ -32,16 +32,9 @@ struct LinearEnvironment {
   const int32_t* device_ids(std::span<const int32_t> host);
 };
 
-class CudaLinear : public Linear {
- public:
-  // One kernel for what comes before and after the product too. Returns false, and does nothing, if
-  // there is none for such inputs or outputs. The output's stride is set here.
-  virtual bool forward_fused(LinearInput input, LinearOutput output) const = 0;
-};
-
 // Packs the parts, neighbours of one scheme together, and frees their codes on the way. Throws
 // kInvalidArgument if they do not fit together, kUnsupported if the forced layout cannot hold one.
-std::unique_ptr<CudaLinear> make_cuda_linear(std::vector<LinearWeight> parts,
-                                             std::shared_ptr<LinearEnvironment> environment);
+std::unique_ptr<Linear> make_cuda_linear(std::vector<LinearWeight> parts,
+                                         std::shared_ptr<LinearEnvironment> environment);
 
 }  // namespace lowbit::cuda
