@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "lowbit/runtime/kv_cache.h"
+#include "lowbit/runtime/logit_query.h"
 #include "lowbit/tensor/qtensor.h"
 #include "lowbit/tensor/tensor.h"
 
@@ -122,6 +123,14 @@ class Backend {
   virtual void silu_mul(const Tensor& gate_up, Tensor& out) = 0;
   // out[i] = x[rows[i]]
   virtual void gather_rows(const Tensor& x, std::span<const int32_t> rows, Tensor& out) = 0;
+
+  // Answers a query about each row of logits: [queries.size()][vocab_size]. Returns false, with
+  // nothing known, where rows are in host memory anyway.
+  virtual bool answer([[maybe_unused]] const Tensor& logits,
+                      [[maybe_unused]] std::span<const LogitQuery> queries,
+                      [[maybe_unused]] std::span<LogitAnswer> answers) {
+    return false;
+  }
 
   // rope_and_store, then attention: a backend may make one kernel of it, with the same results.
   virtual void rope_and_attend(Tensor& qkv, const AttentionShape& shape, const Tensor& cos,

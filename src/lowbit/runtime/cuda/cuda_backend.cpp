@@ -11,6 +11,7 @@
 #include "lowbit/runtime/cuda/device.h"
 #include "lowbit/runtime/cuda/kernels.h"
 #include "lowbit/runtime/cuda/linear.h"
+#include "lowbit/runtime/cuda/logit_answers.h"
 #include "lowbit/runtime/cuda/step.h"
 #include "lowbit/runtime/host_backend.h"
 
@@ -94,6 +95,11 @@ class CudaBackend : public HostBackend {
                  int64_t layer, Tensor& out) override;
   void silu_mul(const Tensor& gate_up, Tensor& out) override;
   void gather_rows(const Tensor& x, std::span<const int32_t> rows, Tensor& out) override;
+  bool answer(const Tensor& logits, std::span<const LogitQuery> queries,
+              std::span<LogitAnswer> answers) override {
+    answers_.answer(logits, queries, answers, linears_->shared_bytes, stream_);
+    return true;
+  }
 
   void rope_and_attend(Tensor& qkv, const AttentionShape& shape, const Tensor& cos,
                        const Tensor& sin, KvCache& cache, int64_t layer, Tensor& out) override;
@@ -116,6 +122,7 @@ class CudaBackend : public HostBackend {
   bool records_ = true;
   std::shared_ptr<cuda::LinearEnvironment> linears_ = std::make_shared<cuda::LinearEnvironment>();
   cuda::StepData step_;
+  cuda::LogitAnswers answers_;
   cuda::Scratch workspace_{"partial attention"};
   size_t workspace_bytes_ = 0;
   std::shared_ptr<void> arrivals_;  // zeros between launches

@@ -197,6 +197,41 @@ int64_t attention_workspace(const AttentionLaunch& launch);
 int64_t attention_shared_bytes(const AttentionDims& dims, int most_queries, bool half);
 void launch_attention(const AttentionLaunch& launch, cudaStream_t stream);
 
+// A query about a row of logits (runtime/logit_query.h), and what was found.
+struct RowQuery {
+  int kind = 0;  // LogitQuery::Kind
+  int count = 0;
+  bool sums = false;
+  float scale = 1;
+  double uniform = 0;
+};
+struct RowFindings {
+  int id = -1;       // -2: a logit is NaN or +infinity, or none is finite
+  int count = 0;     // of candidates; at most kMostCandidates are there
+  float top = 0;     // the highest logit
+  float bound = 0;   // of candidates
+  double total = 0;  // of exponentials
+};
+struct RowCandidate {
+  float logit;
+  int id;
+};
+constexpr int kRowChunk = 64;  // as engine/logit_row.h
+
+struct RowsLaunch {
+  const float* logits = nullptr;  // [rows][vocab]
+  int rows = 0, vocab = 0;
+  bool sums = false;                   // a row is asked for exponentials
+  const RowQuery* queries = nullptr;   // [rows]
+  float* maxima = nullptr;             // [rows][chunks()] scratch
+  double* chunk_sums = nullptr;        // [rows][chunks()] scratch, if sums
+  RowFindings* findings = nullptr;     // [rows]
+  RowCandidate* candidates = nullptr;  // [rows][kMostCandidates], if a row is asked for them
+
+  constexpr int chunks() const { return (vocab + kRowChunk - 1) / kRowChunk; }
+};
+void launch_rows(const RowsLaunch& launch, cudaStream_t stream);
+
 // Sums 4-byte words: what reading alone takes. `sums` holds one word for each of 8 * processors
 // blocks.
 void launch_read(const void* data, int64_t bytes, uint32_t* sums, int processors,
