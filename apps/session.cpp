@@ -51,8 +51,6 @@ std::unique_ptr<Backend> RunOptions::make() const {
 Session::Session(const std::string& model, const RunOptions& options) {
   const double start = now_seconds();
   checkpoint_ = open_checkpoint(model);
-  spec_ = checkpoint_->tokenizer();
-  tokenizer_ = std::make_unique<Tokenizer>(spec_);
   load(options);
   load_seconds_ = now_seconds() - start;
 }
@@ -65,6 +63,8 @@ Session::Session(std::unique_ptr<Checkpoint> checkpoint, const RunOptions& optio
 }
 
 void Session::load(const RunOptions& options) {
+  spec_ = checkpoint_->tokenizer();
+  tokenizer_ = std::make_unique<Tokenizer>(spec_);
   backend_ = options.make();
   ModelOptions model_options;
   model_options.context = options.context;

@@ -32,7 +32,6 @@ struct RunOptions {
 class Session {
  public:
   Session(const std::string& model, const RunOptions& options);
-  // Without a tokenizer, for measurements.
   Session(std::unique_ptr<Checkpoint> checkpoint, const RunOptions& options);
 
   const Checkpoint& checkpoint() const { return *checkpoint_; }
