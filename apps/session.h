@@ -21,6 +21,7 @@ struct RunOptions {
   int threads = 0;
   int64_t context = 0;
   int64_t batch = 512;
+  bool sync_each_kernel = false;
 
   // -t, --backend, --activations, --cache-type, and unless the command has its own -c and -b.
   void add_to(CLI::App& command, bool context_options = true);

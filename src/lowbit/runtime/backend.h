@@ -71,6 +71,7 @@ enum class Activations { kDefault, kF32, kInt8 };
 struct BackendOptions {
   int threads = 0;  // 0: all available
   Activations activations = Activations::kDefault;
+  bool sync_each_kernel = false;  // cuda: wait for each, so that an error names the one that failed
 };
 
 class Backend {

@@ -10,6 +10,7 @@
 #include "lowbit/base/limits.h"
 #include "lowbit/runtime/cuda/device.h"
 #include "lowbit/runtime/cuda/kernels.h"
+#include "lowbit/runtime/cuda/launch_watch.h"
 #include "lowbit/runtime/cuda/linear.h"
 #include "lowbit/runtime/cuda/logit_answers.h"
 #include "lowbit/runtime/cuda/step.h"
@@ -146,6 +147,7 @@ CudaBackend::CudaBackend(const BackendOptions& options) : HostBackend(options.th
   linears_->forced_layout = environment_variable("LOWBIT_LINEAR");
   linears_->forced_kernel = environment_variable("LOWBIT_CUDA_LINEAR");
   records_ = environment_variable("LOWBIT_CUDA_GRAPHS") != "0";
+  cuda::sync_each_kernel(options.sync_each_kernel);
 }
 
 CudaBackend::~CudaBackend() {
@@ -249,7 +251,9 @@ int CudaBackend::attention_pages() const {
 void CudaBackend::run_step(const StepBatch& batch, const KvCache& cache, const void* calls_of,
                            const std::function<void()>& calls) {
   begin_step(batch);
-  if (!records_ || !step_.decodes() || batch.size() > kRecordedTokens) return calls();
+  if (!records_ || cuda::watching() || !step_.decodes() || batch.size() > kRecordedTokens) {
+    return calls();
+  }
   if (recordings_.size() > kMostRecordings) forget_recordings();
   const RecordingKey key{calls_of, cache.data.data, batch.size(),
                          static_cast<int64_t>(batch.logit_rows.size()), attention_pages()};

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "lowbit/runtime/cuda/device.h"
+#include "lowbit/runtime/cuda/launch_watch.h"
 
 namespace lowbit::cuda {
 
@@ -54,7 +55,9 @@ void launch(void (*kernel)(Parameters...), dim3 grid, int threads, size_t shared
   config.stream = stream;
   config.attrs = &attribute;
   config.numAttrs = overlaps_launches() ? 1 : 0;
+  LaunchWatch watch(function, stream);
   LOWBIT_CUDA(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...));
+  watch.launched();
 }
 
 }  // namespace lowbit::cuda
