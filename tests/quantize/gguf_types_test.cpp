@@ -194,7 +194,7 @@ TEST_F(GgufTypes, MethodsAndTypesThatDoNotMatchAreRefused) {
   };
   EXPECT_NE(error_of("gguf:tq2_0", "rtn", 0).find("--method ternary"), std::string::npos);
   EXPECT_NE(error_of("gguf:q4_0", "ternary", 0).find("tq1_0"), std::string::npos);
-  EXPECT_NE(error_of("gguf", "hqq", 0).find("rtn"), std::string::npos);
+  EXPECT_NE(error_of("gguf", "nf4", 0).find("nf4"), std::string::npos);
   EXPECT_NE(error_of("gguf:tq2_0", "ternary", 64).find("q2_0"), std::string::npos);
   EXPECT_NE(error_of("gguf:q2_0", "ternary", 128).find("128"), std::string::npos);
   EXPECT_EQ(error_of("gguf:q2_0", "ternary", 64), "");

@@ -6,6 +6,7 @@
 
 #include "lowbit/quantize/line_fit.h"
 #include "lowbit/tensor/dtype.h"
+#include "lowbit/tensor/packing.h"
 
 namespace lowbit {
 
@@ -87,6 +88,36 @@ bool searched_affine_codes(const float* x, int largest, int (&codes)[kBlock], fl
   return true;
 }
 
+// A block's codes, d, and m where the type has it.
+bool put_q4_0(const int (&codes)[kBlock], float d, uint8_t* out) {
+  store_nibbles(codes, out + 2);
+  return store_half(d, out);
+}
+
+bool put_q5_0(const int (&codes)[kBlock], float d, uint8_t* out) {
+  store_fifth_bits(codes, out + 2);
+  store_nibbles(codes, out + 6);
+  return store_half(d, out);
+}
+
+bool put_q8_0(const int (&codes)[kBlock], float d, uint8_t* out) {
+  for (int j = 0; j < kBlock; ++j) out[2 + j] = static_cast<uint8_t>(codes[j]);
+  return store_half(d, out);
+}
+
+bool put_q4_1(const int (&codes)[kBlock], float d, float m, uint8_t* out) {
+  store_nibbles(codes, out + 4);
+  const bool scale_fits = store_half(d, out);
+  return store_half(m, out + 2) && scale_fits;
+}
+
+bool put_q5_1(const int (&codes)[kBlock], float d, float m, uint8_t* out) {
+  store_fifth_bits(codes, out + 4);
+  store_nibbles(codes, out + 8);
+  const bool scale_fits = store_half(d, out);
+  return store_half(m, out + 2) && scale_fits;
+}
+
 constexpr auto kPlainSymmetric = symmetric_codes, kSearchedSymmetric = searched_symmetric_codes;
 constexpr auto kPlainAffine = affine_codes, kSearchedAffine = searched_affine_codes;
 
@@ -94,38 +125,28 @@ template <auto kCodes>
 bool q4_0(const float* x, uint8_t* out) {
   int codes[kBlock];
   const float d = kCodes(x, 8, codes);
-  store_nibbles(codes, out + 2);
-  return store_half(d, out);
+  return put_q4_0(codes, d, out);
 }
 
 template <auto kCodes>
 bool q5_0(const float* x, uint8_t* out) {
   int codes[kBlock];
   const float d = kCodes(x, 16, codes);
-  store_fifth_bits(codes, out + 2);
-  store_nibbles(codes, out + 6);
-  return store_half(d, out);
+  return put_q5_0(codes, d, out);
 }
 
 template <auto kCodes>
 bool q4_1(const float* x, uint8_t* out) {
   int codes[kBlock];
   float d, m;
-  if (!kCodes(x, 15, codes, d, m)) return false;
-  store_nibbles(codes, out + 4);
-  const bool scale_fits = store_half(d, out);
-  return store_half(m, out + 2) && scale_fits;
+  return kCodes(x, 15, codes, d, m) && put_q4_1(codes, d, m, out);
 }
 
 template <auto kCodes>
 bool q5_1(const float* x, uint8_t* out) {
   int codes[kBlock];
   float d, m;
-  if (!kCodes(x, 31, codes, d, m)) return false;
-  store_fifth_bits(codes, out + 4);
-  store_nibbles(codes, out + 8);
-  const bool scale_fits = store_half(d, out);
-  return store_half(m, out + 2) && scale_fits;
+  return kCodes(x, 31, codes, d, m) && put_q5_1(codes, d, m, out);
 }
 
 // w = d * q, q signed, halves away from zero.
@@ -134,10 +155,45 @@ bool q8_0(const float* x, uint8_t* out) {
   for (int j = 0; j < kBlock; ++j) largest = std::max(largest, std::fabs(x[j]));
   const float d = largest / 127.f;
   const float inverse = reciprocal(d);
-  for (int j = 0; j < kBlock; ++j) {
-    out[2 + j] = static_cast<uint8_t>(static_cast<int8_t>(std::round(x[j] * inverse)));
+  int codes[kBlock];
+  for (int j = 0; j < kBlock; ++j) codes[j] = static_cast<int>(std::round(x[j] * inverse));
+  return put_q8_0(codes, d, out);
+}
+
+struct IntegerType {
+  const char* name;
+  int bits;
+  bool minimum;  // a block has one
+  int64_t bytes;
+};
+constexpr IntegerType kIntegerTypes[] = {
+    {"Q4_0", 4, false, 18}, {"Q4_1", 4, true, 20},  {"Q5_0", 5, false, 22},
+    {"Q5_1", 5, true, 24},  {"Q8_0", 8, false, 34},
+};
+
+const IntegerType* integer_type_of(const QuantScheme& scheme) {
+  if (scheme.code != Code::kInt || scheme.group_size != kBlock || scheme.group_rows != 1 ||
+      scheme.scale_form != ScaleForm::kFloat) {
+    return nullptr;
   }
-  return store_half(d, out);
+  for (const IntegerType& type : kIntegerTypes) {
+    if (type.bits == scheme.bits && type.minimum == (scheme.zero != Zero::kNone)) return &type;
+  }
+  return nullptr;
+}
+
+// The weight of code 0 of a group.
+float minimum_of(const QTensor& weight, int64_t group) {
+  const auto i = static_cast<size_t>(group);
+  if (weight.scheme.zero == Zero::kOffset) return weight.offsets[i];
+  return -weight.scales[i] * static_cast<float>(weight.zeros[i]);
+}
+
+bool put_block(const IntegerType& type, const int (&codes)[kBlock], float d, float m,
+               uint8_t* out) {
+  if (type.minimum) return type.bits == 4 ? put_q4_1(codes, d, m, out) : put_q5_1(codes, d, m, out);
+  if (type.bits == 8) return put_q8_0(codes, d, out);
+  return type.bits == 4 ? put_q4_0(codes, d, out) : put_q5_0(codes, d, out);
 }
 
 // -1, 0 or 1 plus 1, halves away from zero; returns d, the largest magnitude.
@@ -214,6 +270,28 @@ bool encode_blocks(std::span<const float> row, uint8_t* out) {
 }
 
 }  // namespace
+
+const char* ggml_type_of(const QuantScheme& scheme) {
+  const IntegerType* type = integer_type_of(scheme);
+  return type == nullptr ? nullptr : type->name;
+}
+
+bool store_codes(const QTensor& weight, int64_t row, uint8_t* out) {
+  const IntegerType& type = *integer_type_of(weight.scheme);
+  const uint8_t* stream = weight.codes.data + row * weight.row_bytes();
+  const int center = type.bits == 8 ? 128 : 0;  // only Q8_0 stores signed integers
+  bool fits = true;
+  for (int64_t block = 0; block < weight.groups(); ++block, out += type.bytes) {
+    const int64_t group = row * weight.groups() + block;
+    int codes[kBlock];
+    for (int j = 0; j < kBlock; ++j) {
+      codes[j] = static_cast<int>(unpack(stream, block * kBlock + j, type.bits)) - center;
+    }
+    const float minimum = type.minimum ? minimum_of(weight, group) : 0;
+    fits = put_block(type, codes, weight.scales[static_cast<size_t>(group)], minimum, out) && fits;
+  }
+  return fits;
+}
 
 bool encode_q4_0(std::span<const float> row, uint8_t* out) {
   return encode_blocks<q4_0<kPlainSymmetric>, kBlock, 18>(row, out);

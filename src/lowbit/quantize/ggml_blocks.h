@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <span>
 
+#include "lowbit/tensor/qtensor.h"
+
 namespace lowbit {
 
 // One row, whose size the block's divides, to blocks at `out`. False if a scale overflowed fp16.
@@ -20,6 +22,12 @@ bool search_q4_0(std::span<const float> row, uint8_t* out);
 bool search_q4_1(std::span<const float> row, uint8_t* out);
 bool search_q5_0(std::span<const float> row, uint8_t* out);
 bool search_q5_1(std::span<const float> row, uint8_t* out);
+
+// The type of blocks of 32 that holds integers of a scheme as they are (4, 5 and 8 bits without,
+// 4 and 5 with zero points or offsets); null if there is none.
+const char* ggml_type_of(const QuantScheme& scheme);
+// A row of such a weight. What a code of 0 stands for is rounded to fp16 where the type has it.
+bool store_codes(const QTensor& weight, int64_t row, uint8_t* out);
 
 // -d, 0 or d, d the largest magnitude: exact for weights that are ternary already.
 bool encode_q2_0(std::span<const float> row, uint8_t* out);   // 64 weights, 18 bytes

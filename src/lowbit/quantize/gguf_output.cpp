@@ -1,5 +1,6 @@
 // Output as a GGUF file: ggml's block types, llama.cpp's names and metadata.
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <map>
 
@@ -7,7 +8,9 @@
 #include "lowbit/checkpoint/gguf_names.h"
 #include "lowbit/checkpoint/gguf_tokenizer.h"
 #include "lowbit/quantize/fault.h"
+#include "lowbit/quantize/ggml_blocks.h"
 #include "lowbit/quantize/gguf_model.h"
+#include "lowbit/quantize/gguf_part.h"
 #include "lowbit/quantize/gguf_recipe.h"
 #include "lowbit/quantize/output.h"
 #include "lowbit/quantize/quantizer.h"
@@ -22,14 +25,18 @@ class GgufOutput final : public Output {
       : job_(job),
         single_file_(single_file),
         recipe_(gguf_recipe(parse_format(job.options.format).type)) {
-    if (recipe_.method == std::string("rtn")) return;
     const QuantizeMethod& method = quantize_method(job.options.method);
+    if (method.name == std::string("rtn") || method.name == std::string("rtn-search")) return;
     quantizer_ = method.make();
     request_ = method.scheme({job.options.bits, job.options.group_size, job.options.symmetric});
+    holds_codes_ = ggml_type_of(request_) != nullptr;
+    LOWBIT_CHECK(method.reorders == nullptr || !method.reorders(job.options.method_options),
+                 "GGUF cannot hold columns in another order; use --act-order static");
   }
 
   void check() const override {
     metadata();
+    if (holds_codes_) check_group_size(job_.plan, request_.group_size);
     if (quantizer_ == nullptr || recipe_.group_size != 0 || request_.group_size == 0) return;
     check_group_size(job_.plan, request_.group_size);
     for (const PlanUnit& unit : job_.plan.units) {
@@ -72,18 +79,54 @@ class GgufOutput final : public Output {
   }
 
   void write_matrix(const PlanItem& item, const LinearWeight& weight, PartWriter& part) override {
+    const bool by_method = quantizer_ != nullptr && item.quantize;
+    if (by_method && holds_codes_) {
+      return write_quantized(item, quantize(item, weight.weight), weight.bias, part);
+    }
     const std::vector<int64_t> order = row_order(item);
     const auto source_row = [&](int64_t row) { return order.empty() ? row : order[row]; };
     const uint64_t begin = part.offset();
-    const bool by_method = quantizer_ != nullptr && item.quantize;
     const QTensor made = by_method ? quantize(item, weight.weight) : QTensor();
     write_rows(gguf_tensor_name(item.name + ".weight"), by_method ? made : weight.weight, item.name,
                encoder(item), source_row, job_.pool, part);
     if (item.quantize) part.count_linear(item.rows * item.cols, begin);
-    if (weight.bias.empty()) return;
-    std::vector<float> bias(weight.bias.size());
-    for (size_t row = 0; row < bias.size(); ++row) bias[row] = weight.bias[source_row(row)];
-    write_vector({PlanItem::Kind::kVector, item.name + ".bias", item.rows, 1, false}, bias, part);
+    write_bias(item, weight.bias, part);
+  }
+
+  QuantScheme scheme(const PlanItem& item) const override {
+    return item.quantize ? request_ : dense_scheme(Code::kF16);
+  }
+
+  // Codes as the method chose them, a few MiB of rows at a time.
+  void write_quantized(const PlanItem& item, const QTensor& weight, const std::vector<float>& bias,
+                       PartWriter& part) override {
+    const RowEncoder& encoder = row_encoder(recipe_.type);
+    const std::vector<int64_t> order = row_order(item);
+    const int64_t row_bytes = encoder.row_bytes(item.cols);
+    const int64_t chunk = std::max<int64_t>(1, (int64_t{4} << 20) / row_bytes);
+    const uint64_t begin = part.offset();
+    part.begin(gguf_tensor_name(item.name + ".weight"), encoder.type, {item.rows, item.cols});
+    std::vector<uint8_t> bytes;
+    std::atomic<bool> fits = true;
+    for (int64_t first = 0; first < item.rows; first += chunk) {
+      const int64_t count = std::min(chunk, item.rows - first);
+      bytes.resize(static_cast<size_t>(count * row_bytes));
+      job_.pool.parallel_for(count, [&](int64_t i, int) {
+        const int64_t row = order.empty() ? first + i : order[static_cast<size_t>(first + i)];
+        if (!store_codes(weight, row, bytes.data() + i * row_bytes)) fits = false;
+      });
+      part.write(bytes);
+    }
+    LOWBIT_CHECK(fits, item.name, ": a scale or minimum is too large for fp16");
+    part.count_linear(item.rows * item.cols, begin);
+    write_bias(item, bias, part);
+  }
+
+  std::unique_ptr<Checkpoint> open_part(const PartFile& file) const override {
+    return std::make_unique<GgufPart>(file, [this](const std::string& module, int64_t rows) {
+      return permutes(module) ? gguf_rows_in_hf_order(rows, job_.config.head_dim)
+                              : std::vector<int64_t>();
+    });
   }
 
   void assemble(const std::vector<PartFile>& parts, const fs::path& result) override {
@@ -111,11 +154,25 @@ class GgufOutput final : public Output {
   }
 
  private:
+  bool permutes(const std::string& module) const {
+    const bool rotated = module.ends_with(".q_proj") || module.ends_with(".k_proj");
+    return rotated && gguf_permutes_rows(gguf_architecture(job_.config));
+  }
+
   // The HF row of each GGUF row; empty if they are the same.
   std::vector<int64_t> row_order(const PlanItem& item) const {
-    const bool rotated = item.name.ends_with(".q_proj") || item.name.ends_with(".k_proj");
-    if (!rotated || !gguf_permutes_rows(gguf_architecture(job_.config))) return {};
+    if (!permutes(item.name)) return {};
     return hf_rows_in_gguf_order(item.rows, job_.config.head_dim);
+  }
+
+  void write_bias(const PlanItem& item, const std::vector<float>& values, PartWriter& part) {
+    if (values.empty()) return;
+    const std::vector<int64_t> order = row_order(item);
+    std::vector<float> bias = values;
+    for (size_t row = 0; row < order.size(); ++row) {
+      bias[row] = values[static_cast<size_t>(order[row])];
+    }
+    write_vector({PlanItem::Kind::kVector, item.name + ".bias", item.rows, 1, false}, bias, part);
   }
 
   RowEncoder encoder(const PlanItem& item) const {
@@ -163,6 +220,7 @@ class GgufOutput final : public Output {
   const GgufRecipe& recipe_;
   std::unique_ptr<Quantizer> quantizer_;  // null: the encoders fit weights themselves
   QuantScheme request_;
+  bool holds_codes_ = false;  // the type has what the method makes as it is
 };
 
 }  // namespace

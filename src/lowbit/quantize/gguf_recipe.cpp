@@ -69,10 +69,6 @@ constexpr Exception kExceptions[] = {
     {"q5_k_m", "down_proj", Blocks::kThird, "Q6_K"},
 };
 
-bool is_mix(const std::string& name) {
-  return name.ends_with("_s") || name.ends_with("_m") || name.ends_with("_l");
-}
-
 bool contains(Blocks blocks, int64_t index, int64_t count) {
   switch (blocks) {
     case Blocks::kAll:
@@ -148,7 +144,7 @@ std::string wanted_ggml_type(const GgufRecipe& recipe, const PlanItem& item,
                              const ModelConfig& config) {
   const bool in_block = item.kind == PlanItem::Kind::kLinear && item.name != "lm_head";
   if (in_block && !item.quantize) return "F16";
-  if (is_mix(recipe.name)) return mixed_type(recipe, item, config);
+  if (recipe.mix) return mixed_type(recipe, item, config);
   // Embedding and head cost little and matter much.
   return in_block || item.quantize || recipe.bits == 16 ? recipe.type : "Q8_0";
 }

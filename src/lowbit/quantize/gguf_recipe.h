@@ -3,6 +3,7 @@
 
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "lowbit/model/config.h"
 #include "lowbit/quantize/plan.h"
@@ -16,9 +17,12 @@ struct GgufRecipe {
   int bits;
   bool symmetric;
   int64_t group_size;  // weights that share a scale; 0: the user's choice
-  // --method. The types fit blocks to the weights themselves ("rtn", and "rtn-search" for those whose
-  // reference quantizers do not search), or hold what others make without loss.
+  // --method. The types fit blocks to the weights themselves ("rtn", and "rtn-search" for those
+  // whose reference quantizers do not search), or hold what others make without loss; those of 4, 5
+  // and 8 bits in blocks of 32 hold the integers of every method.
   const char* method = "rtn";
+  bool mix = std::string_view(name).ends_with("_s") || std::string_view(name).ends_with("_m") ||
+             std::string_view(name).ends_with("_l");
 };
 
 // Bare names put one type into all linears and 8 bits into embedding and head; names that end in

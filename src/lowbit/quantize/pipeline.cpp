@@ -6,6 +6,7 @@
 #include "lowbit/quantize/act_scales.h"
 #include "lowbit/quantize/calibrated_blocks.h"
 #include "lowbit/quantize/fingerprint.h"
+#include "lowbit/quantize/ggml_blocks.h"
 #include "lowbit/quantize/gguf_recipe.h"
 #include "lowbit/quantize/output.h"
 #include "lowbit/quantize/quantizer.h"
@@ -16,32 +17,60 @@ namespace lowbit {
 
 namespace {
 
-// The recipe of this name; without a name, the method's first, with these bits if it is rtn.
+// What a method that makes integers by itself has in groups of 32.
+const char* ggml_type_of(const std::string& method, int bits, bool symmetric) {
+  if (bits < quantize_method(method).fewest_bits || bits > 8) return nullptr;
+  return ggml_type_of(quantize_method(method).scheme({bits, 32, symmetric}));
+}
+
+// Whether the recipe's type holds what the method makes.
+bool makes(const std::string& method, const GgufRecipe& recipe) {
+  if (method == recipe.method) return true;
+  if (method == "rtn" || recipe.method != std::string("rtn") || recipe.mix) return false;
+  const char* type = ggml_type_of(method, recipe.bits, recipe.symmetric);
+  return type != nullptr && type == std::string(recipe.type);
+}
+
+// Whether --sym and --asym mean something to it.
+bool chooses_symmetry(const std::string& name) {
+  const QuantizeMethod& method = quantize_method(name);
+  return method.scheme({4, 32, true}) != method.scheme({4, 32, false});
+}
+
+// Of the recipes that hold what the method makes.
+std::string recipe_names(const std::string& method) {
+  std::string names;
+  for (const GgufRecipe& recipe : gguf_recipes()) {
+    if (makes(method, recipe)) names += concat(names.empty() ? "" : ", ", recipe.name);
+  }
+  return names;
+}
+
+// The recipe of this name; without a name, the method's first, with these bits if it has several.
 const GgufRecipe& choose_recipe(const std::string& type, const std::string& method,
                                 const QuantizeOptions& options) {
   if (!type.empty()) return gguf_recipe(type);
-  const bool rtn = method == "rtn";
+  const std::string names = recipe_names(method);
+  LOWBIT_CHECK(!names.empty(), "--format gguf cannot hold what --method ", options.method,
+               " makes; it holds integers in groups of 32, which rtn, rtn-search, hqq, gptq, awq, "
+               "autoround and best make");
   for (const GgufRecipe& recipe : gguf_recipes()) {
-    if (method != recipe.method) continue;
-    if (!rtn || (recipe.bits == options.bits && recipe.symmetric == options.symmetric)) {
-      return recipe;
-    }
+    if (!makes(method, recipe)) continue;
+    const bool own = method == recipe.method && method != "rtn";
+    const bool symmetric = recipe.symmetric == options.symmetric || !chooses_symmetry(method);
+    if (own || (recipe.bits == options.bits && symmetric)) return recipe;
   }
-  LOWBIT_CHECK(rtn, "--format gguf is made by --method rtn, rtn-search, ternary or int1, not ",
-               options.method);
   fail(ErrorKind::kInvalidArgument, "lowbit cannot write GGUF with ", options.bits, " bits, ",
-       options.symmetric ? "symmetric" : "asymmetric",
-       "; it can: --bits 3, 4, 5, 6 or 8 --sym, --bits 2, 4 or 5 --asym; or name a type: gguf: "
-       "with ",
-       gguf_recipe_names("rtn"));
+       options.symmetric ? "symmetric" : "asymmetric", ", by --method ", options.method,
+       "; name a type: gguf: with ", names);
 }
 
 // A GGUF type decides bits and symmetry, and the other way round.
 void choose_gguf_type(const std::string& type, QuantizeOptions& options) {
   const std::string method = options.method == "rtn-search" ? "rtn" : options.method;
   const GgufRecipe& recipe = choose_recipe(type, method, options);
-  if (method != recipe.method) {
-    const std::string names = gguf_recipe_names(method);
+  if (!makes(method, recipe)) {
+    const std::string names = recipe_names(method);
     fail(ErrorKind::kInvalidArgument, "gguf:", recipe.name, " is made by --method ", recipe.method,
          ", not ", options.method, names.empty() ? "" : ", which makes gguf: with ", names);
   }
