@@ -10,16 +10,14 @@ namespace lowbit {
 
 namespace {
 
-constexpr int64_t kDefaultKvBytes = int64_t{1} << 30;
-
 int64_t blocks_for(int64_t tokens) { return (tokens + kBlockTokens - 1) / kBlockTokens; }
 
 int64_t default_kv_blocks(const Model& model, const EngineOptions& options) {
   const int64_t context_blocks = blocks_for(model.context());
   const int64_t block_bytes =
       kBlockTokens * model.config().kv_bytes_per_token(size_of(options.kv_dtype));
-  return std::max(context_blocks,
-                  std::min(options.max_num_seqs * context_blocks, kDefaultKvBytes / block_bytes));
+  return std::max(context_blocks, std::min(options.max_num_seqs * context_blocks,
+                                           model.backend().cache_bytes() / block_bytes));
 }
 
 EngineOptions resolve(EngineOptions options, const Model& model) {

@@ -18,7 +18,7 @@ namespace lowbit {
 
 struct EngineOptions {
   DType kv_dtype = DType::kF16;
-  int64_t kv_blocks = 0;  // 0: what max_num_seqs whole contexts need, at most 1 GiB, at least one
+  int64_t kv_blocks = 0;  // 0: what max_num_seqs whole contexts need, within Backend::cache_bytes()
   int64_t max_num_seqs = 64;             // running at once
   int64_t max_num_batched_tokens = 0;    // in one step; 0: the model's max_batch
   int64_t max_waiting = 256;             // requests waiting to start

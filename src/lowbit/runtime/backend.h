@@ -90,6 +90,8 @@ class Backend {
   // writes it through the two copies.
   virtual Tensor allocate(int64_t rows, int64_t cols) = 0;
   virtual KvCache make_kv_cache(const KvCacheSpec& spec) = 0;
+  // What a cache may take, in bytes, where nobody says: 1 GiB of a host that others use too.
+  virtual int64_t cache_bytes() const { return int64_t{1} << 30; }
   // Copies the keys and values of one block, in every layer, to another.
   virtual void copy_block(KvCache& cache, int64_t from, int64_t to) = 0;
   virtual void copy_to_host(const Tensor& from, std::span<float> to) = 0;

@@ -78,6 +78,7 @@ class CudaBackend : public HostBackend {
   Tensor upload(std::span<const float> values) override;
   Tensor allocate(int64_t rows, int64_t cols) override;
   KvCache make_kv_cache(const KvCacheSpec& spec) override;
+  int64_t cache_bytes() const override;
   void copy_block(KvCache& cache, int64_t from, int64_t to) override;
   void copy_to_host(const Tensor& from, std::span<float> to) override;
   void copy_from_host(std::span<const float> from, Tensor& to) override;
@@ -179,6 +180,13 @@ KvCache CudaBackend::make_kv_cache(const KvCacheSpec& spec) {
   LOWBIT_CUDA(
       cudaMemsetAsync(cache.data.data, 0xff, static_cast<size_t>(cache.data.bytes()), stream_));
   return cache;
+}
+
+// Nine tenths of what is free, as vLLM: the rest is for workspaces.
+int64_t CudaBackend::cache_bytes() const {
+  size_t free_bytes = 0, total_bytes = 0;
+  LOWBIT_CUDA(cudaMemGetInfo(&free_bytes, &total_bytes));
+  return static_cast<int64_t>(free_bytes / 10 * 9);
 }
 
 void CudaBackend::copy_block(KvCache& cache, int64_t from, int64_t to) {
