@@ -135,7 +135,7 @@ TEST_F(Calibration, RefusesTextThatWillNotDo) {
   chosen.calibration.samples = 1000;
   EXPECT_NE(error_of(chosen).find("not 1000"), std::string::npos);
   chosen = options("gptq");
-  chosen.format = "gguf";
+  chosen.format = "gguf:q4_k";
   EXPECT_NE(error_of(chosen).find("made by --method rtn"), std::string::npos);
   EXPECT_FALSE(fs::exists(out() + ".partial"));
 }
