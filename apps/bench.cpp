@@ -7,10 +7,10 @@
 #include "commands.h"
 #include "lowbit/base/file.h"
 #include "lowbit/bench/latency.h"
-#include "lowbit/bench/random_model.h"
 #include "lowbit/bench/tokenizer_bench.h"
 #include "lowbit/report/table.h"
 #include "lowbit/runtime/cuda/cuda_backend.h"
+#include "measured_model.h"
 #include "session.h"
 
 namespace lowbit::app {
@@ -18,37 +18,18 @@ namespace lowbit::app {
 namespace {
 
 struct LatencyCommand {
-  std::string model;
-  RandomModelOptions random;
-  std::string format = "q4_0", head_format;
+  MeasuredModel measured;
   RunOptions run;
   LatencyOptions options;
   std::string trace;
-  bool random_weights = false;  // there is no other kind with a shape
   bool json = false;
 };
-
-// Checkpoints called "w4a16" and the like keep the head in 8 bits or more.
-std::string head_format(const LatencyCommand& command) {
-  if (!command.head_format.empty()) return command.head_format;
-  return command.format.find("a16") != std::string::npos ? "w8_g128" : command.format;
-}
-
-// The model of the command: a file's, or one of random weights (--shape).
-Session open_session(LatencyCommand& command) {
-  if (!command.model.empty()) return Session(command.model, command.run);
-  command.random.format = format_by_name(command.format);
-  command.random.head = format_by_name(head_format(command));
-  auto checkpoint = make_random_model(command.random);
-  command.model = concat(command.random.shape, " ", command.format);
-  return Session(std::move(checkpoint), command.run);
-}
 
 // read_limit: GB/s that the device was measured to read, 0 if nobody measured.
 OrderedJson to_json(const LatencyRow& row, const LatencyCommand& command, Session& session,
                     double read_limit) {
   OrderedJson out;
-  out["model"] = command.model;
+  out["model"] = command.measured.model;
   out["format"] = session.checkpoint().format();
   out["backend"] = session.backend().description();
   out["kernels"] = session.model().kernels();
@@ -73,7 +54,7 @@ OrderedJson to_json(const LatencyRow& row, const LatencyCommand& command, Sessio
 
 OrderedJson to_json(const BatchedRow& row, const LatencyCommand& command, Session& session) {
   OrderedJson out;
-  out["model"] = command.model;
+  out["model"] = command.measured.model;
   out["format"] = session.checkpoint().format();
   out["backend"] = session.backend().description();
   out["sequences"] = row.sequences;
@@ -88,7 +69,7 @@ void print_latency(const std::vector<LatencyRow>& rows, const std::vector<Batche
                    const LatencyCommand& command, Session& session, double read_limit) {
   Table table({"model", "backend", "test", ">tok/s (median ± sd)", ">weights GB/s", ">read GB/s",
                ">peak MiB"});
-  const std::string name = fs::path(command.model).filename().string();
+  const std::string name = fs::path(command.measured.model).filename().string();
   const std::string backend = session.backend().description();
   const auto speed = [](const Rate& rate) {
     return fixed(rate.median, 2) + " ± " + fixed(rate.stddev, 2);
@@ -122,7 +103,7 @@ void run_latency(LatencyCommand& command) {
     command.run.batch = std::max(command.run.batch, most);
     command.run.context = std::max(command.run.context, most);
   }
-  Session session = open_session(command);
+  Session session(command.measured.open(), command.run);
   const double read_limit = session.backend().name() == "cuda" ? cuda_read_bandwidth() : 0;
   TraceFile trace(command.trace);
   const std::vector<LatencyRow> rows = measure_latency(session.model(), options);
@@ -136,30 +117,6 @@ void run_latency(LatencyCommand& command) {
 }
 
 // --shape and what belongs to it, instead of -m.
-void add_random_model(CLI::App& sub, LatencyCommand& command, CLI::Option* model) {
-  auto* source = sub.add_option_group("model");
-  auto* shape = source
-                    ->add_option("--shape", command.random.shape,
-                                 "Random weights in the shape of a known model")
-                    ->check(CLI::IsMember(random_model_shapes()));
-  source->add_option(model);
-  source->require_option(1);
-  sub.add_flag("--random-weights", command.random_weights, "Says so; --shape has no others")
-      ->needs(shape);
-  sub.add_option("--format", command.format, "Format of the random weights (q4_0, q4_1, awq, ...)")
-      ->check(CLI::IsMember(format_names()))
-      ->needs(shape)
-      ->capture_default_str();
-  sub.add_option("--head-format", command.head_format,
-                 "Format of embedding and head (as --format; w8_g128 for w4a16 and the like)")
-      ->check(CLI::IsMember(format_names()))
-      ->needs(shape);
-  sub.add_option("--layers", command.random.layers, "Layers of it (0: all)")
-      ->check(CLI::Range(0, 1000))
-      ->needs(shape)
-      ->capture_default_str();
-}
-
 void add_latency(CLI::App& bench) {
   auto command = std::make_shared<LatencyCommand>();
   CLI::App& sub =
@@ -168,10 +125,7 @@ void add_latency(CLI::App& bench) {
       "Example: lowbit bench latency -m model.gguf -p 512 -n 128 -r 5\n"
       "         lowbit bench latency --shape llama-3.1-8b --random-weights --format w4a16_g128 "
       "-d 1024 --backend cuda");
-  auto* model = sub.add_option("-m,--model", command->model,
-                               "Model: a folder, a .gguf file, or ORG/NAME in the Hugging Face "
-                               "cache");
-  add_random_model(sub, *command, model);
+  command->measured.add_to(sub);
   sub.add_option("-p,--n-prompt", command->options.prompt_tokens,
                  "Tokens to prefill (several, separated by commas: a row each)")
       ->delimiter(',')

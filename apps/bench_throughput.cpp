@@ -11,6 +11,7 @@
 #include "lowbit/bench/server_load.h"
 #include "lowbit/bench/throughput.h"
 #include "lowbit/report/table.h"
+#include "measured_model.h"
 #include "session.h"
 
 namespace lowbit::app {
@@ -18,7 +19,7 @@ namespace lowbit::app {
 namespace {
 
 struct ThroughputCommand {
-  std::string model;
+  MeasuredModel measured;
   RunOptions run;
   EngineOptions engine;
   ThroughputOptions options;
@@ -75,7 +76,7 @@ void print_load(const LoadSummary& load) {
 OrderedJson to_json(const ThroughputResult& result, const ThroughputCommand& command,
                     Session& session, int64_t max_num_seqs) {
   OrderedJson out;
-  out["model"] = command.model;
+  out["model"] = command.measured.model;
   out["backend"] = session.backend().description();
   out["kernels"] = session.model().kernels();
   out["request_rate"] = command.options.request_rate;
@@ -94,7 +95,7 @@ OrderedJson to_json(const ThroughputResult& result, const ThroughputCommand& com
 
 void print(const ThroughputResult& result, const ThroughputCommand& command, Session& session,
            int64_t max_num_seqs) {
-  std::printf("%s, %s, at most %lld at once\n", command.model.c_str(),
+  std::printf("%s, %s, at most %lld at once\n", command.measured.model.c_str(),
               session.backend().description().c_str(), static_cast<long long>(max_num_seqs));
   print_load(result.load);
   const EngineStats& stats = result.stats;
@@ -131,7 +132,7 @@ void run_engine(ThroughputCommand& command) {
                                                   : ConversationOptions().max_tokens;
   }
   command.engine.kv_dtype = command.run.kv_dtype();
-  Session session(command.model, command.run);
+  Session session(command.measured.open(), command.run);
   const std::vector<WorkloadRequest> requests =
       workload(command, session.tokenizer(), session.model().config().vocab_size);
   command.engine.max_waiting = static_cast<int64_t>(requests.size());
@@ -172,8 +173,8 @@ Json request_body(const ThroughputCommand& command, const WorkloadRequest& reque
   return body;
 }
 
-std::vector<ServerRequest> server_requests(const ThroughputCommand& command) {
-  const auto checkpoint = open_checkpoint(command.model);
+std::vector<ServerRequest> server_requests(ThroughputCommand& command) {
+  const auto checkpoint = command.measured.open();
   const TokenizerSpec spec = checkpoint->tokenizer();
   const Tokenizer tokenizer(spec);
   const std::vector<WorkloadRequest> requests =
@@ -316,9 +317,11 @@ void add_bench_throughput(CLI::App& bench) {
   CLI::App& sub = *bench.add_subcommand("throughput", "Speed of many requests at once (as vLLM's)");
   sub.footer(
       "Example: lowbit bench throughput -m model.gguf --num-prompts 64 --max-num-seqs 64\n"
+      "         lowbit bench throughput --shape llama-3.1-8b --random-weights --format fp8 "
+      "--backend cuda --max-num-seqs 256 -b 2048\n"
       "         lowbit bench throughput -m model.gguf --url http://localhost:8000 "
       "--max-concurrency 64");
-  add_model_option(sub, command->model);
+  command->measured.add_to(sub);
   add_workload_options(sub, *command);
   add_engine_options(sub, *command);
   add_server_options(sub, *command);

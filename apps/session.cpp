@@ -29,6 +29,8 @@ void RunOptions::add_to(CLI::App& command, bool context_options) {
   command.add_option("--cache-type", cache_type, "Key/value cache: f16 or f32")
       ->check(CLI::IsMember({"f16", "f32"}))
       ->capture_default_str();
+  command.add_flag("--sync-each-kernel", sync_each_kernel,
+                   "cuda: wait for each kernel, so that an error names the one that failed (slow)");
   if (!context_options) return;
   command
       .add_option("-c,--ctx-size", context, "Context in tokens (0: the model's own, at most 8192)")
@@ -43,6 +45,7 @@ DType RunOptions::kv_dtype() const { return cache_type == "f32" ? DType::kF32 : 
 std::unique_ptr<Backend> RunOptions::make() const {
   BackendOptions options;
   options.threads = threads;
+  options.sync_each_kernel = sync_each_kernel;
   if (activations == "f32") options.activations = Activations::kF32;
   if (activations == "int8") options.activations = Activations::kInt8;
   return make_backend(backend, options);
@@ -51,8 +54,6 @@ std::unique_ptr<Backend> RunOptions::make() const {
 Session::Session(const std::string& model, const RunOptions& options) {
   const double start = now_seconds();
   checkpoint_ = open_checkpoint(model);
-  spec_ = checkpoint_->tokenizer();
-  tokenizer_ = std::make_unique<Tokenizer>(spec_);
   load(options);
   load_seconds_ = now_seconds() - start;
 }
@@ -65,6 +66,8 @@ Session::Session(std::unique_ptr<Checkpoint> checkpoint, const RunOptions& optio
 }
 
 void Session::load(const RunOptions& options) {
+  spec_ = checkpoint_->tokenizer();
+  tokenizer_ = std::make_unique<Tokenizer>(spec_);
   backend_ = options.make();
   ModelOptions model_options;
   model_options.context = options.context;

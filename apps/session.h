@@ -21,6 +21,7 @@ struct RunOptions {
   int threads = 0;
   int64_t context = 0;
   int64_t batch = 512;
+  bool sync_each_kernel = false;
 
   // -t, --backend, --activations, --cache-type, and unless the command has its own -c and -b.
   void add_to(CLI::App& command, bool context_options = true);
@@ -32,7 +33,6 @@ struct RunOptions {
 class Session {
  public:
   Session(const std::string& model, const RunOptions& options);
-  // Without a tokenizer, for measurements.
   Session(std::unique_ptr<Checkpoint> checkpoint, const RunOptions& options);
 
   const Checkpoint& checkpoint() const { return *checkpoint_; }

@@ -49,6 +49,23 @@ TEST(Trace, HoldsTheSharesOfLoopsAndSpansThatWereMeantToBeSeen) {
   EXPECT_FALSE(trace::on());
 }
 
+TEST(Trace, HasRowsForWhatIsNoThreadAndAsksForThemAtTheEnd) {
+  trace::start();
+  trace::add_span("gpu", "early", 1000, 2000);
+  trace::before_finish([] { trace::add_span("gpu", "late", 3000, 4500); });
+  const Json trace = parse_json(trace::finish(), "trace");
+  std::map<std::string, Json> spans;
+  for (const Json& event : trace["traceEvents"]) {
+    spans[event["ph"] == "M" ? "row" : event["name"].get<std::string>()] = event;
+  }
+  EXPECT_EQ(spans.at("row")["args"]["name"], "gpu");  // the last
+  EXPECT_EQ(spans.at("early")["tid"], spans.at("late")["tid"]);
+  EXPECT_EQ(spans.at("late")["ts"].get<double>(), 2.0);
+  EXPECT_EQ(spans.at("late")["dur"].get<double>(), 1.5);
+  trace::start();
+  EXPECT_TRUE(spans_of(trace::finish()).empty());
+}
+
 TEST(Trace, StartsEmptyEveryTime) {
   trace::start();
   { const trace::Span span("first"); }

@@ -9,6 +9,7 @@
 #include <set>
 
 #include "lowbit/base/check.h"
+#include "support/logit_answers.h"
 #include "support/random.h"
 
 namespace lowbit {
@@ -269,6 +270,27 @@ TEST(Sampler, TheGeneratorIsUniform) {
     for (const int count : bins) chi_square += std::pow(count - 1000.0, 2) / 1000;
     EXPECT_LT(chi_square, 63 + 5 * std::sqrt(2.0 * 63));
   }
+}
+
+// Backends that answer questions about rows spare the host the row, never a different token.
+TEST(Sampler, AnAnswerAboutARowDrawsWhatTheRowDraws) {
+  Sampler sampler;
+  std::map<std::string, int> told;
+  for (Rule& rule : rules()) {
+    for (uint64_t seed = 0; seed < 40; ++seed) {
+      const std::vector<float> logits = logits_of(seed, seed % 2 == 0 ? 900 : 30000);
+      rule.params.seed = seed;
+      const LogitQuery query = query_of(rule.params, 7);
+      const LogitAnswer answer = test::answer_on_host(logits, query);
+      const std::optional<int32_t> id = sampler.sample(rule.params, answer, 7);
+      if (!id) continue;
+      ++told[rule.name];
+      EXPECT_EQ(*id, sampler.sample(rule.params, logits, point_of(kHistory))) << rule.name;
+    }
+  }
+  for (const char* name : {"plain", "temperature", "top_k"}) EXPECT_EQ(told[name], 40) << name;
+  for (const char* name : {"top_p", "min_p"}) EXPECT_GT(told[name], 0) << name;
+  for (const char* name : {"penalty", "presence", "bias"}) EXPECT_EQ(told[name], 0) << name;
 }
 
 TEST(Sampler, MaskedTokensAreNeverDrawn) {

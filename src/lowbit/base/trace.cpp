@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstring>
 #include <memory>
 #include <mutex>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include "lowbit/base/json.h"
@@ -29,6 +31,27 @@ struct ThreadEvents {
 std::mutex mutex;                                    // guards what follows
 std::vector<std::unique_ptr<ThreadEvents>> threads;  // in the order of their first spans
 std::set<std::string> labels;
+std::vector<std::function<void()>> collectors;
+struct Track {
+  const char* name;
+  ThreadEvents spans;
+};
+std::vector<Track> tracks;
+
+void add(ThreadEvents& to, const Event& event) {
+  if (to.events.size() < limits::kTraceSpans) {
+    to.events.push_back(event);
+  } else {
+    ++to.lost;
+  }
+}
+
+ThreadEvents& track_called(const char* name) {
+  for (Track& track : tracks) {
+    if (std::strcmp(track.name, name) == 0) return track.spans;
+  }
+  return tracks.emplace_back(Track{name, {}}).spans;
+}
 
 ThreadEvents& this_thread() {
   thread_local ThreadEvents* mine = nullptr;
@@ -51,6 +74,8 @@ std::string number(double value) {
 void start() {
   const std::lock_guard lock(mutex);
   for (const auto& thread : threads) *thread = ThreadEvents{};
+  tracks.clear();
+  collectors.clear();
   g_on = true;
 }
 
@@ -59,36 +84,67 @@ const char* label(const std::string& text) {
   return labels.insert(text).first->c_str();
 }
 
+void add_span(const char* track, const char* name, int64_t start, int64_t end) {
+  const std::lock_guard lock(mutex);
+  add(track_called(track), {name, start, end});
+}
+
+void before_finish(std::function<void()> collect) {
+  const std::lock_guard lock(mutex);
+  collectors.push_back(std::move(collect));
+}
+
 void Span::record(const char* name, int64_t start, int64_t end) {
-  ThreadEvents& mine = this_thread();
-  if (mine.events.size() < limits::kTraceSpans) {
-    mine.events.push_back({name, start, end});
-  } else {
-    ++mine.lost;
+  add(this_thread(), {name, start, end});
+}
+
+namespace {
+
+// Collectors add spans themselves, so without the lock.
+void collect_all() {
+  std::vector<std::function<void()>> calls;
+  {
+    const std::lock_guard lock(mutex);
+    calls.swap(collectors);
+  }
+  for (const auto& collect : calls) collect();
+}
+
+// One row of the trace; `first` is its time zero.
+void append_row(std::string& text, const std::string& name, size_t row, const ThreadEvents& spans,
+                int64_t first) {
+  const std::string id = std::to_string(row);
+  text += (row > 0 ? ",\n" : "\n");
+  text += R"({"name":"thread_name","ph":"M","pid":1,"tid":)" + id + R"(,"args":{"name":")" + name +
+          "\"}}";
+  for (const Event& event : spans.events) {
+    text += ",\n{\"name\":" + dump_json(Json(event.name)) + R"(,"ph":"X","pid":1,"tid":)" + id +
+            ",\"ts\":" + number(static_cast<double>(event.start - first) / 1e3) +
+            ",\"dur\":" + number(static_cast<double>(event.end - event.start) / 1e3) + "}";
   }
 }
 
+}  // namespace
+
 std::string finish() {
   g_on = false;
+  collect_all();
   const std::lock_guard lock(mutex);
+  std::vector<std::pair<std::string, const ThreadEvents*>> rows;
+  for (size_t i = 0; i < threads.size(); ++i) {
+    rows.emplace_back("thread " + std::to_string(i), threads[i].get());
+  }
+  for (const Track& track : tracks) rows.emplace_back(track.name, &track.spans);
   int64_t first = INT64_MAX, lost = 0;
-  for (const auto& thread : threads) {
-    for (const Event& event : thread->events) first = std::min(first, event.start);
-    lost += thread->lost;
+  for (const auto& [name, spans] : rows) {
+    for (const Event& event : spans->events) first = std::min(first, event.start);
+    lost += spans->lost;
   }
   std::string text =
       "{\"displayTimeUnit\":\"ns\",\"otherData\":{\"lost_spans\":" + std::to_string(lost) +
       "},\"traceEvents\":[";
-  for (size_t thread = 0; thread < threads.size(); ++thread) {
-    const std::string id = std::to_string(thread);
-    text += (thread > 0 ? ",\n" : "\n");
-    text += R"({"name":"thread_name","ph":"M","pid":1,"tid":)" + id +
-            R"(,"args":{"name":"thread )" + id + "\"}}";
-    for (const Event& event : threads[thread]->events) {
-      text += ",\n{\"name\":" + dump_json(Json(event.name)) + R"(,"ph":"X","pid":1,"tid":)" + id +
-              ",\"ts\":" + number(static_cast<double>(event.start - first) / 1e3) +
-              ",\"dur\":" + number(static_cast<double>(event.end - event.start) / 1e3) + "}";
-    }
+  for (size_t i = 0; i < rows.size(); ++i) {
+    append_row(text, rows[i].first, i, *rows[i].second, first);
   }
   return text + "\n]}\n";
 }

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <string>
 
 namespace lowbit::trace {
@@ -22,6 +23,13 @@ std::string finish();
 
 // A name that stays valid: the same pointer for the same text. For places that run once.
 const char* label(const std::string& text);
+
+// Spans of something that is no thread, such as a GPU, in a row of their own called `track`. Names
+// must stay valid; nanoseconds of the steady clock.
+void add_span(const char* track, const char* name, int64_t start, int64_t end);
+// Calls `collect` once, when finish() is called and before it returns the trace: adds spans that
+// lie elsewhere.
+void before_finish(std::function<void()> collect);
 
 // From construction to destruction, in this thread. `name` must stay valid (a literal or label());
 // null records nothing.

@@ -15,14 +15,14 @@ namespace lowbit {
 
 namespace {
 
-// Some sequences of random tokens. A step also fetches the logits, as generation does.
+// Some sequences of random tokens. A step also finds the likeliest token of each, or fetches the
+// logits, as generation does.
 class Runner {
  public:
   Runner(Model& model, int64_t sequences, int64_t tokens, const LatencyOptions& options)
       : model_(model),
         blocks_((tokens + kBlockTokens - 1) / kBlockTokens),
         cache_(model.make_kv_cache(sequences * blocks_, options.kv_dtype)),
-        logits_(static_cast<size_t>(sequences * model.config().vocab_size)),
         noise_(options.seed) {
     for (int64_t i = 0; i < sequences; ++i) {
       block_tables_.emplace_back(static_cast<size_t>(blocks_));
@@ -44,12 +44,19 @@ class Runner {
         if (last || chunk == 1) batch.logit_rows.push_back(static_cast<int32_t>(batch.size() - 1));
       }
       const Tensor logits = model_.forward(batch, cache_);
-      if (logits.rows > 0) model_.backend().copy_to_host(logits, logits_);
+      if (logits.rows > 0) finish_step(logits);
     }
     return watch.seconds();
   }
 
  private:
+  void finish_step(const Tensor& logits) {
+    queries_.assign(static_cast<size_t>(logits.rows), {LogitQuery::Kind::kHighest});
+    answers_.resize(queries_.size());
+    if (model_.backend().answer(logits, queries_, answers_)) return;
+    logits_.resize(static_cast<size_t>(logits.size()));
+    model_.backend().copy_to_host(logits, logits_);
+  }
   int32_t random_token() {
     return static_cast<int32_t>((noise_.next() >> 33) %
                                 static_cast<uint64_t>(model_.config().vocab_size));
@@ -60,6 +67,8 @@ class Runner {
   KvCache cache_;
   std::vector<std::vector<int32_t>> block_tables_;
   std::vector<float> logits_;
+  std::vector<LogitQuery> queries_;
+  std::vector<LogitAnswer> answers_;
   Noise noise_;
 };
 

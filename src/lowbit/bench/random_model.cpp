@@ -8,6 +8,7 @@
 #include "lowbit/bench/noise.h"
 #include "lowbit/tensor/codebook.h"
 #include "lowbit/tensor/dtype.h"
+#include "lowbit/tokenizer/byte_level.h"
 
 namespace lowbit {
 
@@ -232,6 +233,20 @@ Json config_of(const ModelShape& shape, int64_t layers) {
               {"tie_word_embeddings", shape.tied}};
 }
 
+// Byte-level pieces: the bytes, then "w256", "w257" and so on, which nothing merges to.
+TokenizerSpec made_up_tokenizer(int64_t vocab_size) {
+  TokenizerSpec spec;
+  for (int64_t id = 0; id < vocab_size; ++id) {
+    std::string piece;
+    const bool byte = id < 256;
+    append_byte_level(byte ? std::string(1, static_cast<char>(id)) : concat("w", id), piece);
+    spec.vocab.push_back(piece);
+  }
+  spec.pre_tokenizer = {{"type", "ByteLevel"}, {"add_prefix_space", false}};
+  spec.decoder = {{"type", "ByteLevel"}};
+  return spec;
+}
+
 class RandomModel : public Checkpoint {
  public:
   RandomModel(const ModelShape& shape, const RandomModelOptions& options)
@@ -246,7 +261,7 @@ class RandomModel : public Checkpoint {
   const Json& config() const override { return config_; }
   const Json& generation_config() const override { return nothing_; }
   TokenizerSpec tokenizer() const override {
-    fail(ErrorKind::kIo, path_, " has no tokenizer (tokenizer.json): it can only be measured");
+    return made_up_tokenizer(config_["vocab_size"].get<int64_t>());
   }
   const std::vector<TensorInfo>& tensors() const override { return tensors_; }
   bool contains(const std::string& name) const override {

@@ -31,7 +31,7 @@ struct RandomModelOptions {
   uint64_t seed = 1;
 };
 
-// A checkpoint without files or tokenizer. Weights depend on their shape and the seed only, so that
+// A checkpoint without files; its tokenizer is made up. Weights depend on their shape and the seed only, so that
 // layers share their codes: what a backend packs of them is its own. Norms are ones. Throws
 // kInvalidArgument listing the shapes there are, or if the shape does not fit the scheme.
 std::unique_ptr<Checkpoint> make_random_model(const RandomModelOptions& options);

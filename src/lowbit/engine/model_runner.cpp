@@ -11,7 +11,8 @@ namespace lowbit {
 
 namespace {
 
-// Logits computed at once: a prompt whose logprobs are wanted would need a row for each token.
+// Logits computed at once, but for one of each sequence: a prompt whose logprobs are wanted would
+// need a row for each token.
 constexpr size_t kRowsAtOnce = 64;
 
 Tensor view_of_rows(const Tensor& tensor, size_t begin, size_t count) {
@@ -50,9 +51,9 @@ void ModelRunner::copy_block(int32_t from, int32_t to) {
 
 void ModelRunner::run(std::span<Sequence* const> sequences) {
   const StepBatch batch = build(sequences);
-  if (rows_.size() <= kRowsAtOnce) {
+  if (rows_.size() <= std::max(kRowsAtOnce, sequences.size())) {
     const Stopwatch forward;
-    fetch(model_.forward(batch, cache_));
+    fetch(model_.forward(batch, cache_), 0);
     model_seconds_ += forward.seconds();
     read_rows(0, rows_.size());
   } else {
@@ -71,18 +72,62 @@ void ModelRunner::run_in_pieces(const StepBatch& batch) {
   const Tensor hidden = model_.hidden_states(batch, cache_);
   for (size_t begin = 0; begin < rows_.size(); begin += kRowsAtOnce) {
     const size_t count = std::min(kRowsAtOnce, rows_.size() - begin);
-    fetch(model_.logits(view_of_rows(hidden, begin, count)));
+    fetch(model_.logits(view_of_rows(hidden, begin, count)), begin);
     model_seconds_ += forward.seconds();
     read_rows(begin, begin + count);
     forward = Stopwatch();
   }
 }
 
-void ModelRunner::fetch(const Tensor& logits) {
+LogitQuery ModelRunner::query_of(const Row& row) const {
+  const Sequence& sequence = *row.sequence;
+  const Request& request = sequence.request.request;
+  const int64_t next = row.position + 1;
+  const bool wants_logprobs = request.logprobs >= 0 || request.best_of > request.n;
+  if (next < sequence.prompt_tokens || wants_logprobs || sequence.constraint != nullptr ||
+      !sequence.answer.forbidden().empty()) {
+    return {};
+  }
+  return lowbit::query_of(sequence.sampling, next);
+}
+
+// Has the backend answer what draws need to know. Returns false if it does not do such things.
+bool ModelRunner::ask(const Tensor& logits, std::span<Row> rows) {
+  queries_.clear();
+  for (const Row& row : rows) queries_.push_back(query_of(row));
+  const auto for_host = [](const LogitQuery& query) {
+    return query.kind == LogitQuery::Kind::kAll;
+  };
+  if (std::all_of(queries_.begin(), queries_.end(), for_host)) return false;
+  answers_.resize(rows.size());
+  if (!model_.backend().answer(logits, queries_, answers_)) return false;
+  threads_.parallel_for(static_cast<int64_t>(rows.size()), [&](int64_t i, int thread) {
+    Row& row = rows[static_cast<size_t>(i)];
+    Sampler& sampler = workspaces_[static_cast<size_t>(thread)].sampler;
+    row.drawn =
+        sampler.sample(row.sequence->sampling, answers_[static_cast<size_t>(i)], row.position + 1);
+  });
+  return true;
+}
+
+// The tokens, or the logits, of rows from `first` on.
+void ModelRunner::fetch(const Tensor& logits, size_t first) {
   if (logits.rows == 0) return;
-  const auto size = static_cast<size_t>(logits.size());
-  logits_.resize(std::max(logits_.size(), size));
-  model_.backend().copy_to_host(logits, std::span(logits_).first(size));
+  const auto count = static_cast<size_t>(logits.rows), vocab = static_cast<size_t>(logits.cols);
+  const std::span<Row> rows = std::span(rows_).subspan(first, count);
+  const bool asked = ask(logits, rows);
+  const auto drawn = [](const Row& row) { return row.drawn.has_value(); };
+  if (std::all_of(rows.begin(), rows.end(), drawn)) return;
+  logits_.resize(std::max(logits_.size(), count * vocab));
+  if (!asked) {
+    model_.backend().copy_to_host(logits, std::span(logits_).first(count * vocab));
+    return;
+  }
+  for (size_t i = 0; i < count; ++i) {
+    if (drawn(rows[i])) continue;
+    model_.backend().copy_to_host(view_of_rows(logits, i, 1),
+                                  std::span(logits_).subspan(i * vocab, vocab));
+  }
 }
 
 StepBatch ModelRunner::build(std::span<Sequence* const> sequences) {
@@ -137,7 +182,9 @@ void ModelRunner::read_group(size_t begin, size_t end, size_t first, Workspace& 
   Sequence& sequence = *rows_[begin].sequence;
   try {
     for (size_t i = begin; i < end && !sequence.answer.finished(); ++i) {
-      read_row(rows_[i], std::span(logits_).subspan((i - first) * vocab, vocab), workspace);
+      std::span<const float> logits;
+      if (!rows_[i].drawn) logits = std::span(logits_).subspan((i - first) * vocab, vocab);
+      read_row(rows_[i], logits, workspace);
     }
   } catch (const std::exception& error) {
     sequence.answer.fail(error.what());
@@ -161,7 +208,7 @@ void ModelRunner::read_row(const Row& row, std::span<const float> logits, Worksp
   if (guesses > 0 && sequence.guess[static_cast<size_t>(guesses - 1)] != sequence.ids.back())
     return;
 
-  const int32_t id = draw(sequence, logits, workspace);
+  const int32_t id = draw(row, logits, workspace);
   sequence.ids.push_back(id);
   sequence.answer.push(id);
   if (request.logprobs >= 0 || request.best_of > request.n) {
@@ -172,7 +219,9 @@ void ModelRunner::read_row(const Row& row, std::span<const float> logits, Worksp
   if (sequence.constraint->finished()) sequence.answer.finish(FinishReason::kStop);
 }
 
-int32_t ModelRunner::draw(Sequence& sequence, std::span<const float> logits, Workspace& workspace) {
+int32_t ModelRunner::draw(const Row& row, std::span<const float> logits, Workspace& workspace) {
+  if (row.drawn) return *row.drawn;
+  const Sequence& sequence = *row.sequence;
   DrawPoint point;
   point.history = sequence.ids;
   point.prompt_tokens = sequence.prompt_tokens;

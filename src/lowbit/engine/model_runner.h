@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -31,6 +32,7 @@ class ModelRunner {
   struct Row {
     Sequence* sequence;
     int64_t position;  // of the token that was run; the row tells about the next
+    std::optional<int32_t> drawn = std::nullopt;  // without the row, which is not on the host then
   };
   // What one thread needs to draw.
   struct Workspace {
@@ -42,18 +44,22 @@ class ModelRunner {
   StepBatch build(std::span<Sequence* const> sequences);
   void add_rows(Sequence& sequence, int64_t first_token, StepBatch& batch);
   void run_in_pieces(const StepBatch& batch);
-  void fetch(const Tensor& logits);
+  LogitQuery query_of(const Row& row) const;
+  bool ask(const Tensor& logits, std::span<Row> rows);
+  void fetch(const Tensor& logits, size_t first);
   void read_rows(size_t begin, size_t end);
   void read_group(size_t begin, size_t end, size_t first, Workspace& workspace);
   void read_row(const Row& row, std::span<const float> logits, Workspace& workspace);
-  int32_t draw(Sequence& sequence, std::span<const float> logits, Workspace& workspace);
+  int32_t draw(const Row& row, std::span<const float> logits, Workspace& workspace);
 
   Model& model_;
   KvCache cache_;
   ThreadPool threads_;
   std::vector<Workspace> workspaces_;  // one per thread
   std::vector<Row> rows_;
-  std::vector<float> logits_;  // [rows at once][vocab_size]
+  std::vector<float> logits_;  // [rows at once][vocab_size], of rows without a drawn token
+  std::vector<LogitQuery> queries_;
+  std::vector<LogitAnswer> answers_;
   double model_seconds_ = 0;
   double sample_seconds_ = 0;
 };

@@ -44,6 +44,21 @@ void apply_mask(std::span<float> logits, std::span<const uint32_t> allowed) {
   }
 }
 
+bool penalizes_repeats(const SamplingParams& params) { return params.repeat_penalty != 1.0f; }
+bool penalizes_answer(const SamplingParams& params) {
+  return params.presence_penalty != 0 || params.frequency_penalty != 0;
+}
+// Whether logits change before anything is chosen among them.
+bool adjusts(const SamplingParams& params) {
+  return penalizes_repeats(params) || penalizes_answer(params) || !params.logit_bias.empty();
+}
+
+// Whether every token may be drawn.
+bool draws_from_all(const SamplingParams& params) {
+  return params.top_k == 0 && params.typical_p >= 1 && params.top_p >= 1 && params.min_p <= 0;
+}
+float scale_of(float temperature) { return std::min(1 / temperature, 1e30f); }
+
 bool in_range(float value, float low, float high) { return value >= low && value <= high; }
 
 }  // namespace
@@ -159,14 +174,9 @@ void Sampler::penalize_answer(const SamplingParams& params, std::span<const int3
 
 std::span<const float> Sampler::adjusted(const SamplingParams& params,
                                          std::span<const float> logits, const DrawPoint& point) {
-  const bool repeat = params.repeat_penalty != 1.0f;
-  const bool answer = params.presence_penalty != 0 || params.frequency_penalty != 0;
-  if (!repeat && !answer && params.logit_bias.empty() && point.forbidden.empty() &&
-      point.allowed.empty()) {
-    return logits;
-  }
+  if (!adjusts(params) && point.forbidden.empty() && point.allowed.empty()) return logits;
   adjusted_.assign(logits.begin(), logits.end());
-  if (repeat) {
+  if (penalizes_repeats(params)) {
     const size_t size = point.history.size();
     const size_t back =
         params.repeat_last_n < 0 ? size : std::min(size, static_cast<size_t>(params.repeat_last_n));
@@ -175,7 +185,7 @@ std::span<const float> Sampler::adjusted(const SamplingParams& params,
     ids_.erase(std::unique(ids_.begin(), ids_.end()), ids_.end());
     apply_repeat_penalty(adjusted_, ids_, params.repeat_penalty);
   }
-  if (answer) {
+  if (penalizes_answer(params)) {
     penalize_answer(params, point.history.subspan(static_cast<size_t>(point.prompt_tokens)));
   }
   apply_bias(adjusted_, params.logit_bias);
@@ -219,7 +229,7 @@ void Sampler::select(const SamplingParams& params, std::span<const float> logits
 
 int32_t Sampler::draw_from_all(std::span<const float> logits, float temperature, double uniform) {
   const float top = *std::max_element(maxima_.begin(), maxima_.end());
-  const float scale = std::min(1 / temperature, 1e30f);
+  const float scale = scale_of(temperature);
   double left = uniform * chunk_sums(logits, top, scale, sums_);
   size_t chunk = 0;
   while (chunk + 1 < sums_.size() && left >= sums_[chunk]) left -= sums_[chunk++];
@@ -237,13 +247,50 @@ int32_t Sampler::draw_from_all(std::span<const float> logits, float temperature,
   return static_cast<int32_t>(begin + drawn);
 }
 
+LogitQuery query_of(const SamplingParams& params, int64_t position) {
+  LogitQuery query;
+  if (adjusts(params)) return query;
+  if (params.temperature == 0) {
+    query.kind = LogitQuery::Kind::kHighest;
+  } else if (draws_from_all(params)) {
+    query.kind = LogitQuery::Kind::kDraw;
+    query.scale = scale_of(params.temperature);
+    query.uniform = uniform_at(params.seed, position);
+  } else if (params.top_k > 0 ? params.top_k <= kMostTop : params.typical_p >= 1) {
+    query.kind = LogitQuery::Kind::kTop;
+    query.count = params.top_k > 0 ? params.top_k : kMostTop;
+    query.total = params.top_k == 0 && params.top_p < 1;
+  }
+  return query;
+}
+
+std::optional<int32_t> Sampler::sample(const SamplingParams& params, const LogitAnswer& answer,
+                                       int64_t position) {
+  if (!answer.known) return std::nullopt;
+  if (answer.top.empty()) return answer.id;
+  candidates_ = answer.top;
+  sort_by_rank(candidates_);
+  if (params.top_k > 0) {
+    candidates_.resize(std::min(candidates_.size(), static_cast<size_t>(params.top_k)));
+    apply_typical_p(candidates_, params.typical_p);
+    apply_top_p(candidates_, params.top_p, sum_of_exp(candidates_));
+  } else if (params.top_p < 1) {
+    if (sum_of_exp(candidates_) < params.top_p * answer.total) return std::nullopt;
+    apply_top_p(candidates_, params.top_p, answer.total);
+  } else if (answer.bound > candidates_[0].first + std::log(params.min_p) - 0.01f) {
+    return std::nullopt;  // 0.01: above the rounding of this sum
+  }
+  apply_min_p(candidates_, params.min_p);
+  return draw(candidates_, params.temperature, uniform_at(params.seed, position));
+}
+
 int32_t Sampler::sample(const SamplingParams& params, std::span<const float> logits,
                         const DrawPoint& point) {
   logits = adjusted(params, logits, point);
   chunk_maxima(logits, maxima_);
   if (params.temperature == 0) return highest(logits, maxima_);
   const double uniform = uniform_at(params.seed, static_cast<int64_t>(point.history.size()));
-  if (params.top_k == 0 && params.typical_p >= 1 && params.top_p >= 1 && params.min_p <= 0) {
+  if (draws_from_all(params)) {
     return draw_from_all(logits, params.temperature, uniform);
   }
   select(params, logits);

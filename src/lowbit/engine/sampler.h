@@ -3,11 +3,13 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
 
 #include "lowbit/engine/logit_row.h"
+#include "lowbit/runtime/logit_query.h"
 
 namespace lowbit {
 
@@ -51,6 +53,9 @@ double uniform_at(uint64_t seed, int64_t position);
 // A seed for the index-th sibling; index 0 keeps the seed.
 uint64_t sibling_seed(uint64_t seed, int index);
 
+// What has to be known of a row to draw the token at `position`, if nothing is forbidden there.
+LogitQuery query_of(const SamplingParams& params, int64_t position);
+
 // Where a token is drawn.
 struct DrawPoint {
   std::span<const int32_t> history;    // prompt and answer so far; the token is drawn at its end
@@ -67,6 +72,9 @@ class Sampler {
   // that may be drawn is finite.
   int32_t sample(const SamplingParams& params, std::span<const float> logits,
                  const DrawPoint& point);
+  // The same token, from the answer to query_of(params, position); none if that does not tell.
+  std::optional<int32_t> sample(const SamplingParams& params, const LogitAnswer& answer,
+                                int64_t position);
 
  private:
   std::span<const float> adjusted(const SamplingParams& params, std::span<const float> logits,

@@ -88,7 +88,6 @@ struct Model::Block {
 // the most rows ever asked for: a row is as wide as the vocabulary.
 struct Model::Buffers {
   Tensor residual, hidden;  // [tokens][hidden_size]
-  Tensor spare;             // residual's, of the few rows that the backend wants
   Tensor qkv;               // [tokens][qkv_cols]
   Tensor attended;          // [tokens][q_cols]
   Tensor gate_up, mlp;      // [tokens][2 * intermediate_size], [tokens][intermediate_size]
@@ -97,15 +96,10 @@ struct Model::Buffers {
 
   // Views of the first `tokens` rows.
   Buffers first(int64_t tokens, int64_t logit_rows) const {
-    return {residual.first(tokens),
-            hidden.first(tokens),
-            spare.first(tokens <= spare.rows ? tokens : 0),
-            qkv.first(tokens),
-            attended.first(tokens),
-            gate_up.first(tokens),
-            mlp.first(tokens),
-            gathered.first(logit_rows),
-            logits};
+    return {residual.first(tokens),     hidden.first(tokens),
+            qkv.first(tokens),          attended.first(tokens),
+            gate_up.first(tokens),      mlp.first(tokens),
+            gathered.first(logit_rows), logits};
   }
 };
 
@@ -197,7 +191,6 @@ void Model::allocate_buffers() {
   Buffers& b = *buffers_;
   b.residual = backend_.allocate(max_batch_, config_.hidden_size);
   b.hidden = backend_.allocate(max_batch_, config_.hidden_size);
-  b.spare = backend_.allocate(std::min(max_batch_, backend_.spare_rows()), config_.hidden_size);
   b.qkv = backend_.allocate(max_batch_, shape.qkv_cols());
   b.attended = backend_.allocate(max_batch_, shape.q_cols());
   b.gate_up = backend_.allocate(max_batch_, 2 * config_.intermediate_size);
@@ -264,14 +257,15 @@ void Model::check(const StepBatch& batch) const {
 void Model::run_block(int64_t index, Buffers& a, KvCache& cache) {
   const Block& block = *blocks_[static_cast<size_t>(index)];
   const auto eps = static_cast<float>(config_.rms_norm_eps);
-  backend_.norm_forward(a.residual, a.spare, a.hidden, block.input_layernorm, eps, *block.qkv_proj,
-                        a.qkv);
+  backend_.add_rms_norm(a.residual, a.hidden, block.input_layernorm, eps, a.hidden);
+  block.qkv_proj->forward(a.hidden, a.qkv);
   if (config_.qk_norm) backend_.qk_norm(a.qkv, block.shape, block.q_norm, block.k_norm, eps);
   backend_.rope_and_attend(a.qkv, block.shape, cos_, sin_, cache, index, a.attended);
   block.o_proj->forward(a.attended, a.hidden);
 
-  backend_.norm_forward_silu(a.residual, a.spare, a.hidden, block.post_attention_layernorm, eps,
-                             *block.gate_up_proj, a.gate_up, a.mlp);
+  backend_.add_rms_norm(a.residual, a.hidden, block.post_attention_layernorm, eps, a.hidden);
+  block.gate_up_proj->forward(a.hidden, a.gate_up);
+  backend_.silu_mul(a.gate_up, a.mlp);
   block.down_proj->forward(a.mlp, a.hidden);
 }
 

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "lowbit/runtime/kv_cache.h"
+#include "lowbit/runtime/logit_query.h"
 #include "lowbit/tensor/qtensor.h"
 #include "lowbit/tensor/tensor.h"
 
@@ -70,6 +71,7 @@ enum class Activations { kDefault, kF32, kInt8 };
 struct BackendOptions {
   int threads = 0;  // 0: all available
   Activations activations = Activations::kDefault;
+  bool sync_each_kernel = false;  // cuda: wait for each, so that an error names the one that failed
 };
 
 class Backend {
@@ -123,30 +125,19 @@ class Backend {
   // out[i] = x[rows[i]]
   virtual void gather_rows(const Tensor& x, std::span<const int32_t> rows, Tensor& out) = 0;
 
-  // What a block calls one after the other. A backend may make one kernel of it, with the same
-  // results: the time of few tokens is that of the way from kernel to kernel.
-  //
-  // residual += hidden; y = linear(residual / rms(residual) * weight). hidden is scratch then.
-  // spare: as many rows as residual, which it may change places with; or none.
-  virtual void norm_forward(Tensor& residual, [[maybe_unused]] Tensor& spare, Tensor& hidden,
-                            const Tensor& weight, float eps, const Linear& linear, Tensor& y) {
-    add_rms_norm(residual, hidden, weight, eps, hidden);
-    linear.forward(hidden, y);
+  // Answers a query about each row of logits: [queries.size()][vocab_size]. Returns false, with
+  // nothing known, where rows are in host memory anyway.
+  virtual bool answer([[maybe_unused]] const Tensor& logits,
+                      [[maybe_unused]] std::span<const LogitQuery> queries,
+                      [[maybe_unused]] std::span<LogitAnswer> answers) {
+    return false;
   }
-  // Rows of `spare` that are of use: batches of at most so many tokens. 0: never.
-  virtual int64_t spare_rows() const { return 0; }
-  // rope_and_store, then attention.
+
+  // rope_and_store, then attention: a backend may make one kernel of it, with the same results.
   virtual void rope_and_attend(Tensor& qkv, const AttentionShape& shape, const Tensor& cos,
                                const Tensor& sin, KvCache& cache, int64_t layer, Tensor& out) {
     rope_and_store(qkv, shape, cos, sin, cache, layer);
     attention(qkv, shape, cache, layer, out);
-  }
-  // norm_forward to gate_up, which is scratch then; silu_mul of it to out.
-  virtual void norm_forward_silu(Tensor& residual, Tensor& spare, Tensor& hidden,
-                                 const Tensor& weight, float eps, const Linear& linear,
-                                 Tensor& gate_up, Tensor& out) {
-    norm_forward(residual, spare, hidden, weight, eps, linear, gate_up);
-    silu_mul(gate_up, out);
   }
 };
 

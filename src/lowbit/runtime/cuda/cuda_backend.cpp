@@ -10,7 +10,9 @@
 #include "lowbit/base/limits.h"
 #include "lowbit/runtime/cuda/device.h"
 #include "lowbit/runtime/cuda/kernels.h"
+#include "lowbit/runtime/cuda/launch_watch.h"
 #include "lowbit/runtime/cuda/linear.h"
+#include "lowbit/runtime/cuda/logit_answers.h"
 #include "lowbit/runtime/cuda/step.h"
 #include "lowbit/runtime/host_backend.h"
 
@@ -25,9 +27,6 @@ constexpr int kManyTokens = 8;           // up to here a block of threads attend
 constexpr int kMostTokens = 64;          // up to here to a span of pages
 constexpr int64_t kRecordedTokens = 64;  // decode steps of more are not recorded
 constexpr size_t kMostRecordings = 64;
-// Up to here products make the norm before them: every block of threads does it again, one token
-// after the other.
-constexpr int64_t kFusedTokens = 2;
 
 void require_device() {
   const std::string problem = cuda::device_problem();
@@ -97,14 +96,14 @@ class CudaBackend : public HostBackend {
                  int64_t layer, Tensor& out) override;
   void silu_mul(const Tensor& gate_up, Tensor& out) override;
   void gather_rows(const Tensor& x, std::span<const int32_t> rows, Tensor& out) override;
+  bool answer(const Tensor& logits, std::span<const LogitQuery> queries,
+              std::span<LogitAnswer> answers) override {
+    answers_.answer(logits, queries, answers, linears_->shared_bytes, stream_);
+    return true;
+  }
 
-  void norm_forward(Tensor& residual, Tensor& spare, Tensor& hidden, const Tensor& weight,
-                    float eps, const Linear& linear, Tensor& y) override;
-  int64_t spare_rows() const override { return kFusedTokens; }
   void rope_and_attend(Tensor& qkv, const AttentionShape& shape, const Tensor& cos,
                        const Tensor& sin, KvCache& cache, int64_t layer, Tensor& out) override;
-  void norm_forward_silu(Tensor& residual, Tensor& spare, Tensor& hidden, const Tensor& weight,
-                         float eps, const Linear& linear, Tensor& gate_up, Tensor& out) override;
 
  private:
   // Steps with equal keys make the same launches with the same arguments.
@@ -114,8 +113,6 @@ class CudaBackend : public HostBackend {
   };
   void forget_recordings();
   void record(Recording& recording, const std::function<void()>& calls);
-  bool forward_normed(Tensor& residual, Tensor& spare, const Tensor& hidden, const Tensor& weight,
-                      float eps, const Linear& linear, const cuda::LinearOutput& output);
   void attend(const Tensor& qkv, const AttentionShape& shape, const KvCache& cache, int64_t layer,
               const float* cos, const float* sin, Tensor& out);
   int attention_pages() const;
@@ -126,6 +123,7 @@ class CudaBackend : public HostBackend {
   bool records_ = true;
   std::shared_ptr<cuda::LinearEnvironment> linears_ = std::make_shared<cuda::LinearEnvironment>();
   cuda::StepData step_;
+  cuda::LogitAnswers answers_;
   cuda::Scratch workspace_{"partial attention"};
   size_t workspace_bytes_ = 0;
   std::shared_ptr<void> arrivals_;  // zeros between launches
@@ -145,10 +143,12 @@ CudaBackend::CudaBackend(const BackendOptions& options) : HostBackend(options.th
   linears_->stream = stream_;
   linears_->processors = properties.multiProcessorCount;
   linears_->shared_bytes = static_cast<int>(properties.sharedMemPerBlockOptin);
+  linears_->wgmma = cuda::has_wgmma();
   linears_->exact = options.activations == Activations::kF32;
   linears_->forced_layout = environment_variable("LOWBIT_LINEAR");
   linears_->forced_kernel = environment_variable("LOWBIT_CUDA_LINEAR");
   records_ = environment_variable("LOWBIT_CUDA_GRAPHS") != "0";
+  cuda::sync_each_kernel(options.sync_each_kernel);
 }
 
 CudaBackend::~CudaBackend() {
@@ -252,7 +252,9 @@ int CudaBackend::attention_pages() const {
 void CudaBackend::run_step(const StepBatch& batch, const KvCache& cache, const void* calls_of,
                            const std::function<void()>& calls) {
   begin_step(batch);
-  if (!records_ || !step_.decodes() || batch.size() > kRecordedTokens) return calls();
+  if (!records_ || cuda::watching() || !step_.decodes() || batch.size() > kRecordedTokens) {
+    return calls();
+  }
   if (recordings_.size() > kMostRecordings) forget_recordings();
   const RecordingKey key{calls_of, cache.data.data, batch.size(),
                          static_cast<int64_t>(batch.logit_rows.size()), attention_pages()};
@@ -370,50 +372,6 @@ void CudaBackend::silu_mul(const Tensor& gate_up, Tensor& out) {
   if (out.size() == 0) return;
   cuda::launch_silu_mul(gate_up.as<float>(), count_of(out.rows), count_of(out.cols),
                         out.as<float>(), stream_);
-}
-
-// The product of the normed sum, in one kernel if there is one; `output` of it.
-bool CudaBackend::forward_normed(Tensor& residual, Tensor& spare, const Tensor& hidden,
-                                 const Tensor& weight, float eps, const Linear& linear,
-                                 const cuda::LinearOutput& output) {
-  const auto* product = dynamic_cast<const cuda::CudaLinear*>(&linear);
-  if (residual.rows == 0 || spare.rows != residual.rows || product == nullptr) return false;
-  cuda::LinearInput input;
-  input.x = residual.as<float>();
-  input.tokens = count_of(residual.rows);
-  input.hidden = hidden.as<float>();
-  input.norm = weight.as<float>();
-  input.eps = eps;
-  input.sum = spare.as<float>();
-  if (!product->forward_fused(input, output)) return false;
-  std::swap(residual, spare);
-  return true;
-}
-
-void CudaBackend::norm_forward(Tensor& residual, Tensor& spare, Tensor& hidden,
-                               const Tensor& weight, float eps, const Linear& linear, Tensor& y) {
-  check_norm(residual, hidden, weight, hidden);
-  check_linear_operands(linear, hidden, y);
-  if (forward_normed(residual, spare, hidden, weight, eps, linear, {y.as<float>()})) return;
-  HostBackend::norm_forward(residual, spare, hidden, weight, eps, linear, y);
-}
-
-void CudaBackend::norm_forward_silu(Tensor& residual, Tensor& spare, Tensor& hidden,
-                                    const Tensor& weight, float eps, const Linear& linear,
-                                    Tensor& gate_up, Tensor& out) {
-  check_norm(residual, hidden, weight, hidden);
-  check_linear_operands(linear, hidden, gate_up);
-  check_silu(gate_up, out);
-  const cuda::LinearOutput gated{out.as<float>(), 0, true};
-  if (forward_normed(residual, spare, hidden, weight, eps, linear, gated)) return;
-  add_rms_norm(residual, hidden, weight, eps, hidden);
-  const auto* product = dynamic_cast<const cuda::CudaLinear*>(&linear);
-  cuda::LinearInput input;
-  input.x = hidden.as<float>();
-  input.tokens = count_of(hidden.rows);
-  if (hidden.rows > 0 && product != nullptr && product->forward_fused(input, gated)) return;
-  linear.forward(hidden, gate_up);
-  silu_mul(gate_up, out);
 }
 
 void CudaBackend::gather_rows(const Tensor& x, std::span<const int32_t> rows, Tensor& out) {

@@ -27,16 +27,16 @@ __device__ inline void barrier_expect(uint64_t* barrier, int bytes) {
       : "memory");
 }
 __device__ inline void barrier_arrive(uint64_t* barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier))
+               : "memory");
 }
-// At the barrier in the same place of block `rank` of the cluster: what has been read may be written
-// by copies. (Orders no writes; with .cluster scope it would wait for memory, and be slow.)
+// At the barrier in the same place of block `rank` of the cluster: what has been read may be
+// written by copies. (Orders no writes; with .cluster scope it would wait for memory, and be slow.)
 __device__ inline void barrier_arrive(uint64_t* barrier, int rank) {
   asm volatile(
       "{.reg .b32 remote;\n"
       "mapa.shared::cluster.u32 remote, %0, %1;\n"
-      "mbarrier.arrive.shared::cluster.b64 _, [remote];}" ::"r"(
-          shared_address(barrier)),
+      "mbarrier.arrive.shared::cluster.b64 _, [remote];}" ::"r"(shared_address(barrier)),
       "r"(rank)
       : "memory");
 }
@@ -87,8 +87,8 @@ __device__ inline void copy_bulk_to(void* shared, const void* global, int bytes,
       : "memory");
 }
 
-// True in one lane of a warp of which all take part. (The compiler knows that, and lets that lane ask
-// for bulk copies without a loop over lanes.)
+// True in one lane of a warp of which all take part. (The compiler knows that, and lets that lane
+// ask for bulk copies without a loop over lanes.)
 __device__ inline bool elected() {
   uint32_t chosen;
   asm volatile(
@@ -130,10 +130,10 @@ __device__ inline void named_arrive(int id, int threads) {
   asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
-// When the copies that a thread has asked for with copy16_async have come, it arrives at the barrier.
+// When the copies that a thread has asked for with copy16_async have come, it arrives at the
+// barrier.
 __device__ inline void barrier_arrive_copied(uint64_t* barrier) {
-  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(
-                   shared_address(barrier))
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(shared_address(barrier))
                : "memory");
 }
 

@@ -103,27 +103,15 @@ struct LinearInput {
   const float* x = nullptr;  // [tokens][cols]
   int tokens = 0;
   bool split = false;
-  // For linear_stream. If norm is not null, it multiplies sum / rms(sum) * norm, sum = x + hidden.
-  const float* hidden = nullptr;  // [tokens][cols]
-  const float* norm = nullptr;    // [cols]
-  float eps = 0;
-  float* sum = nullptr;  // [tokens][cols], not x; or null
 
   constexpr int columns() const { return split ? 2 * tokens : tokens; }
 };
 
-// Whether linear_stream can take them: at most 8 columns, that fit into shared memory; a norm
-// only of at most 4096 columns, a multiple of 4, in their own order.
+// Whether linear_stream can take them: at most 8 columns, that fit into shared memory.
 bool stream_fits(const PackedMatrix& matrix, const LinearInput& input, int shared_bytes);
-// Whether it can make silu(gate) * up of the products.
-bool stream_gates(const PackedMatrix& matrix);
-struct LinearOutput {
-  float* y = nullptr;     // [tokens][rows], or [tokens][rows / 2]
-  int64_t stride = 0;     // from token to token, in floats
-  bool silu_mul = false;  // y[t][i] = silu(product of row i) * product of row rows / 2 + i
-};
-void launch_linear_stream(const PackedMatrix& matrix, const LinearInput& input,
-                          const LinearOutput& output, int processors, cudaStream_t stream);
+// y[t][row] for few tokens; y_stride in floats.
+void launch_linear_stream(const PackedMatrix& matrix, const LinearInput& input, float* y,
+                          int64_t y_stride, int processors, cudaStream_t stream);
 // What linear_tile multiplies: inputs made ready by a first kernel.
 struct PreparedInput {
   uint16_t* values = nullptr;  // [columns][units * 128]
@@ -135,17 +123,23 @@ void launch_linear_tile(const PackedMatrix& matrix, const LinearInput& input,
                         const PreparedInput& prepared, float* y, int64_t y_stride,
                         cudaStream_t stream);
 
-// What the kernels on wgmma (sm_90a) multiply: columns of inputs where the tensor cores read them.
+// What the kernels on wgmma (sm_90a) multiply: columns of inputs as the tensor cores read them.
 struct WideInput {
   uint16_t* values = nullptr;  // [units][stride / 8][2 halves][8][64], each 8 x 64 swizzled
   float* scales = nullptr;     // [tokens]
   float* sums = nullptr;       // [units * 8][stride]: of the inputs of each group; integers only
-  int64_t stride = 0;          // columns, with room to a multiple of kWideColumns
+  int64_t stride = 0;          // columns, up to a multiple of kWideColumns
 };
 constexpr int kWideColumns = 128;
-// The same bits again.
+void launch_prepare_wide(const PackedMatrix& matrix, const LinearInput& input,
+                         const WideInput& wide, cudaStream_t stream);
+// The same bits as linear_stream's and linear_tile's. columns: 16, 32 or 64 that a cluster takes.
+void launch_linear_split(const PackedMatrix& matrix, const LinearInput& input,
+                         const WideInput& wide, int columns, float* y, int64_t y_stride,
+                         cudaStream_t stream);
+// Once more. rows: 64 or 128 that a block takes.
 void launch_linear_wide(const PackedMatrix& matrix, const LinearInput& input, const WideInput& wide,
-                        float* y, int64_t y_stride, int processors, cudaStream_t stream);
+                        int rows, float* y, int64_t y_stride, int processors, cudaStream_t stream);
 
 // Plain fp32 weights: [rows][cols].
 void launch_linear_f32(const float* weight, const float* bias, const float* x, int tokens, int rows,
@@ -220,6 +214,41 @@ int64_t attention_workspace(const AttentionLaunch& launch);
 // Bytes of shared memory that a block needs.
 int64_t attention_shared_bytes(const AttentionDims& dims, int most_queries, bool half);
 void launch_attention(const AttentionLaunch& launch, cudaStream_t stream);
+
+// A query about a row of logits (runtime/logit_query.h), and what was found.
+struct RowQuery {
+  int kind = 0;  // LogitQuery::Kind
+  int count = 0;
+  bool sums = false;
+  float scale = 1;
+  double uniform = 0;
+};
+struct RowFindings {
+  int id = -1;       // -2: a logit is NaN or +infinity, or none is finite
+  int count = 0;     // of candidates; at most kMostCandidates are there
+  float top = 0;     // the highest logit
+  float bound = 0;   // of candidates
+  double total = 0;  // of exponentials
+};
+struct RowCandidate {
+  float logit;
+  int id;
+};
+constexpr int kRowChunk = 64;  // as engine/logit_row.h
+
+struct RowsLaunch {
+  const float* logits = nullptr;  // [rows][vocab]
+  int rows = 0, vocab = 0;
+  bool sums = false;                   // a row is asked for exponentials
+  const RowQuery* queries = nullptr;   // [rows]
+  float* maxima = nullptr;             // [rows][chunks()] scratch
+  double* chunk_sums = nullptr;        // [rows][chunks()] scratch, if sums
+  RowFindings* findings = nullptr;     // [rows]
+  RowCandidate* candidates = nullptr;  // [rows][kMostCandidates], if a row is asked for them
+
+  constexpr int chunks() const { return (vocab + kRowChunk - 1) / kRowChunk; }
+};
+void launch_rows(const RowsLaunch& launch, cudaStream_t stream);
 
 // Sums 4-byte words: what reading alone takes. `sums` holds one word for each of 8 * processors
 // blocks.

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "lowbit/runtime/cuda/device.h"
+#include "lowbit/runtime/cuda/launch_watch.h"
 
 namespace lowbit::cuda {
 
@@ -89,7 +90,9 @@ void launch_cluster(void (*kernel)(Parameters...), dim3 grid, int threads, size_
   config.stream = stream;
   config.attrs = attributes;
   config.numAttrs = static_cast<unsigned>(count);
+  LaunchWatch watch(function, stream);
   LOWBIT_CUDA(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...));
+  watch.launched();
 }
 
 template <typename... Parameters, typename... Arguments>

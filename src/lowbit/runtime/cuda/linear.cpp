@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "lowbit/base/check.h"
+#include "lowbit/runtime/cuda/linear_wgmma.h"
 #include "lowbit/runtime/host_backend.h"
 
 namespace lowbit::cuda {
@@ -23,9 +24,9 @@ const int32_t* LinearEnvironment::device_ids(std::span<const int32_t> host) {
 
 namespace {
 
-class PackedLinear : public CudaLinear {
+class CudaLinear : public Linear {
  public:
-  PackedLinear(std::vector<LinearWeight> parts, std::shared_ptr<LinearEnvironment> environment)
+  CudaLinear(std::vector<LinearWeight> parts, std::shared_ptr<LinearEnvironment> environment)
       : environment_(std::move(environment)), cols_(parts[0].weight.cols) {
     LinearEnvironment& e = *environment_;
     for (size_t first = 0; first < parts.size();) {
@@ -44,24 +45,6 @@ class PackedLinear : public CudaLinear {
     check_linear_operands(*this, x, y);
     if (x.rows == 0) return;
     for (const Piece& piece : pieces_) multiply(piece, x, y.as<float>() + piece.first_row);
-  }
-
-  bool forward_fused(LinearInput input, LinearOutput output) const override {
-    const LinearEnvironment& e = *environment_;
-    input.split = e.exact;
-    for (const Piece& piece : pieces_) {
-      if (!streams(piece, input)) return false;
-    }
-    if (output.silu_mul && (pieces_.size() > 1 || !stream_gates(pieces_[0].weight.matrix))) {
-      return false;
-    }
-    output.stride = output.silu_mul ? rows_ / 2 : rows_;
-    for (const Piece& piece : pieces_) {
-      launch_linear_stream(piece.weight.matrix, input, output, e.processors, e.stream);
-      output.y += piece.weight.matrix.rows;
-      input.sum = nullptr;  // the first has stored it
-    }
-    return true;
   }
 
   void embed(std::span<const int32_t> ids, Tensor& out) const override {
@@ -108,12 +91,6 @@ class PackedLinear : public CudaLinear {
            &choose_layout(b, environment_->exact, environment_->forced_layout) == &layout;
   }
 
-  bool streams(const Piece& piece, const LinearInput& input) const {
-    const LinearEnvironment& e = *environment_;
-    return piece.weight.plain == nullptr && e.forced_kernel != "tile" &&
-           stream_fits(piece.weight.matrix, input, e.shared_bytes);
-  }
-
   void multiply(const Piece& piece, const Tensor& x, float* y) const {
     LinearEnvironment& e = *environment_;
     const PackedMatrix& m = piece.weight.matrix;
@@ -122,12 +99,13 @@ class PackedLinear : public CudaLinear {
                         m.cols, y, rows_, e.stream);
       return;
     }
-    LinearInput input;
-    input.x = x.as<float>();
-    input.tokens = static_cast<int>(x.rows);
-    input.split = e.exact;
-    if (streams(piece, input)) {
-      launch_linear_stream(m, input, {y, rows_}, e.processors, e.stream);
+    const LinearInput input{x.as<float>(), static_cast<int>(x.rows), e.exact};
+    if (e.forced_kernel != "tile" && stream_fits(m, input, e.shared_bytes)) {
+      launch_linear_stream(m, input, y, rows_, e.processors, e.stream);
+      return;
+    }
+    if (wgmma_serves(m, e)) {
+      multiply_wgmma(m, input, y, rows_, e);
       return;
     }
     const size_t columns = (static_cast<size_t>(input.columns()) + 63) / 64 * 64;
@@ -149,8 +127,8 @@ class PackedLinear : public CudaLinear {
 
 }  // namespace
 
-std::unique_ptr<CudaLinear> make_cuda_linear(std::vector<LinearWeight> parts,
-                                             std::shared_ptr<LinearEnvironment> environment) {
+std::unique_ptr<Linear> make_cuda_linear(std::vector<LinearWeight> parts,
+                                         std::shared_ptr<LinearEnvironment> environment) {
   check_parts(parts);
   int64_t rows = 0;
   for (const LinearWeight& part : parts) rows += part.weight.rows;
@@ -158,7 +136,7 @@ std::unique_ptr<CudaLinear> make_cuda_linear(std::vector<LinearWeight> parts,
                         parts[0].weight.cols < std::numeric_limits<int32_t>::max() / 2,
                     ErrorKind::kUnsupported, parts[0].name, ": ", rows, " x ", parts[0].weight.cols,
                     " is too large for backend cuda");
-  return std::make_unique<PackedLinear>(std::move(parts), std::move(environment));
+  return std::make_unique<CudaLinear>(std::move(parts), std::move(environment));
 }
 
 }  // namespace lowbit::cuda

@@ -21,9 +21,11 @@ struct LinearEnvironment {
   cudaStream_t stream = nullptr;
   int processors = 0;
   int shared_bytes = 0;         // of a block of threads, at most
+  bool wgmma = false;           // the device has it, and the build code for it
   bool exact = false;           // inputs as values and remainders
   std::string forced_layout;    // LOWBIT_LINEAR, or empty
-  std::string forced_kernel;    // LOWBIT_CUDA_LINEAR: "stream" (where it can), "tile", or empty
+  std::string forced_kernel;    // LOWBIT_CUDA_LINEAR: "stream" (where it can), "tile" (mma.sync
+                                // alone), "wgmma" (where many tokens are), or empty
   KnownIds tokens, logit_rows;  // of the step
   Scratch prepared{"inputs in 16 bits"}, row_scales{"scales of inputs"};
   Scratch group_sums{"sums of inputs"}, ids{"ids"};
@@ -32,16 +34,9 @@ struct LinearEnvironment {
   const int32_t* device_ids(std::span<const int32_t> host);
 };
 
-class CudaLinear : public Linear {
- public:
-  // One kernel for what comes before and after the product too. Returns false, and does nothing, if
-  // there is none for such inputs or outputs. The output's stride is set here.
-  virtual bool forward_fused(LinearInput input, LinearOutput output) const = 0;
-};
-
 // Packs the parts, neighbours of one scheme together, and frees their codes on the way. Throws
 // kInvalidArgument if they do not fit together, kUnsupported if the forced layout cannot hold one.
-std::unique_ptr<CudaLinear> make_cuda_linear(std::vector<LinearWeight> parts,
-                                             std::shared_ptr<LinearEnvironment> environment);
+std::unique_ptr<Linear> make_cuda_linear(std::vector<LinearWeight> parts,
+                                         std::shared_ptr<LinearEnvironment> environment);
 
 }  // namespace lowbit::cuda

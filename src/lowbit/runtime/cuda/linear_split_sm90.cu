@@ -1,12 +1,13 @@
 // y = x * W^T for some tens of tokens: the bits of linear_stream, with wgmma.
 //
-// Work      A cluster of blocks takes 64 (or 128) rows x kColumns columns of inputs at a time; each
-//           of its 16 groups of four warps owns a segment of the columns of the weight, streams it
-//           through its own ring in shared memory, and widens it into the registers that wgmma
-//           multiplies from. Then each block reads its share of the 16 sums from all blocks and
-//           adds them in order, while the next rows are already on their way.
+// Work      A cluster of two blocks takes 64 rows x kColumns columns of inputs at a time. Each
+// group
+//           of four warps owns segments of the columns of the weight, streams them through its own
+//           ring in shared memory, filled by a warp of its own, and widens codes into the registers
+//           that wgmma multiplies from. Then each block reads its share of the 16 segments' sums
+//           from both and adds them in order, while the next rows are already on their way.
 // Bound     Bytes of the weights / HBM bandwidth for 16 columns; from about 32 on also the inputs,
-//           which every 64 (128) rows read again from the L2 cache.
+//           which every 64 rows read again from the L2 cache.
 #include <algorithm>
 
 #include "lowbit/runtime/cuda/launch.cuh"
@@ -16,23 +17,23 @@ namespace lowbit::cuda {
 
 namespace {
 
-// kColumns of inputs by kBlocks of 64 rows; kGroups of four warps in each of kCluster blocks.
-template <int kColumns_, int kBlocks_, int kGroups_, int kCluster_, int kBuffers_>
+constexpr int kCluster = 2;
+constexpr int kShare = kSegments / kCluster;    // segments of a block
+constexpr int kTiles = kGroupRows / kTileRows;  // of 16 rows, each a warp's
+
+// 64 rows by kColumns of inputs; kGroups of four warps in a block.
+template <int kColumns_, int kGroups_, int kBuffers_>
 struct SplitShape {
-  static constexpr int kColumns = kColumns_, kBlocks = kBlocks_, kGroups = kGroups_;
-  static constexpr int kCluster = kCluster_;
-  static constexpr int kBuffers = kBuffers_;                       // of sums to exchange
-  static constexpr int kShare = kSegments / kCluster;              // segments of a block
-  static constexpr int kSerial = kSegments / kCluster / kGroups;   // of a group, one by one
+  static constexpr int kColumns = kColumns_, kGroups = kGroups_;
+  static constexpr int kBuffers = kBuffers_;        // of sums to exchange
+  static constexpr int kSerial = kShare / kGroups;  // segments of a group, one by one
   static constexpr int kThreads = (kGroups + 1) * 128;
   // Of threads that multiply, and of those that copy: together what all have at the launch.
   static constexpr int kRegisters = kGroups == 4 ? 104 : 216;
   static constexpr int kCopyRegisters = kGroups == 4 ? 64 : 72;
   static_assert((kGroups * kRegisters + kCopyRegisters) * 128 <=
                 kThreads * (65536 / kThreads / 8 * 8));
-  static constexpr int kTiles = kBlocks * 4;        // of 16 rows
-  static constexpr int kRows = kBlocks * kGroupRows;
-  static constexpr int kSums = kRows * kColumns;  // of a segment
+  static constexpr int kSums = kGroupRows * kColumns;  // of a segment
   static constexpr int kBufferBytes = kShare * kSums * 4;
 };
 
@@ -42,14 +43,14 @@ struct Works {
   int work, count, stride, column_tiles;
 
   __device__ Works(const PackedMatrix& m, int columns)
-      : work(static_cast<int>(blockIdx.x) / Shape::kCluster),
-        stride(static_cast<int>(gridDim.x) / Shape::kCluster),
+      : work(static_cast<int>(blockIdx.x) / kCluster),
+        stride(static_cast<int>(gridDim.x) / kCluster),
         column_tiles((columns + Shape::kColumns - 1) / Shape::kColumns) {
-    count = (m.rows + Shape::kRows - 1) / Shape::kRows * column_tiles;
+    count = (m.rows + kGroupRows - 1) / kGroupRows * column_tiles;
   }
   __device__ bool done() const { return work >= count; }
   __device__ void next() { work += stride; }
-  __device__ int first_tile() const { return work / column_tiles * Shape::kTiles; }
+  __device__ int first_tile() const { return work / column_tiles * kTiles; }
   __device__ int column() const { return work % column_tiles * Shape::kColumns; }
 };
 
@@ -58,7 +59,7 @@ struct Works {
 template <typename Shape>
 class Producer {
  public:
-  using Copies = UnitCopies<Shape::kTiles, Shape::kColumns>;
+  using Copies = UnitCopies<kTiles, Shape::kColumns>;
 
   __device__ Producer(const PackedMatrix& m, const LinearInput& in, const WideInput& x,
                       const UnitLayout& layout, int first_segment)
@@ -99,7 +100,7 @@ template <typename Shape>
 __device__ void fill_ring(const PackedMatrix& m, const LinearInput& in, const WideInput& x,
                           const UnitLayout& layout, int group, uint8_t* memory, uint64_t* full,
                           uint64_t* empty, int stages) {
-  const int segment = cluster_rank() * Shape::kShare + group * Shape::kSerial;
+  const int segment = cluster_rank() * kShare + group * Shape::kSerial;
   using Units = Producer<Shape>;
   const auto fetch_codes = [&](const Units& units, int i) {
     uint8_t* stage = memory + i * layout.bytes;
@@ -137,19 +138,15 @@ __device__ void fill_ring(const PackedMatrix& m, const LinearInput& in, const Wi
   }
 }
 
-// Sums of all segments of a block: [segment][block of 64 rows][warp][8 columns][lane] float4.
+// Sums of all segments of a block: [segment][warp][8 columns][lane] float4.
 template <typename Shape>
-__device__ void put_sums(const Sums<Shape::kColumns> (&segment)[Shape::kBlocks], float* exchange) {
+__device__ void put_sums(const Sums<Shape::kColumns>& segment, float* exchange) {
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32 % 4;
   auto* to = reinterpret_cast<float4*>(exchange) + thread % 32;
 #pragma unroll
-  for (int block = 0; block < Shape::kBlocks; ++block) {
-#pragma unroll
-    for (int e = 0; e < Shape::kColumns / 8; ++e) {
-      const float* s = segment[block] + 4 * e;
-      to[((block * 4 + warp) * (Shape::kColumns / 8) + e) * 32] =
-          make_float4(s[0], s[1], s[2], s[3]);
-    }
+  for (int e = 0; e < Shape::kColumns / 8; ++e) {
+    const float* s = segment + 4 * e;
+    to[(warp * (Shape::kColumns / 8) + e) * 32] = make_float4(s[0], s[1], s[2], s[3]);
   }
 }
 
@@ -159,9 +156,8 @@ __device__ void add_shares(const PackedMatrix& m, const LinearInput& in, const W
                            const float* exchange, int rank, int first_tile, int first_column,
                            float* y, int64_t y_stride) {
   constexpr int kEighths = Shape::kColumns / 8;
-  constexpr int kPieces = Shape::kBlocks * 4 * kEighths / Shape::kCluster;  // of 16 x 8 sums
-  for (int i = static_cast<int>(threadIdx.x); i < kPieces * 32;
-       i += Shape::kGroups * 128) {
+  constexpr int kPieces = kTiles * kEighths / kCluster;  // of 16 x 8 sums
+  for (int i = static_cast<int>(threadIdx.x); i < kPieces * 32; i += Shape::kGroups * 128) {
     const int lane = i % 32, piece = rank * kPieces + i / 32;
     const int tile = piece / kEighths, e = piece % kEighths;
     const float* from = exchange + (piece * 32 + lane) * 4;
@@ -172,7 +168,7 @@ __device__ void add_shares(const PackedMatrix& m, const LinearInput& in, const W
 #pragma unroll
       for (int j = 0; j < 8; ++j) {
         const int s = first + j;
-        parts[j] = load_from(from + s % Shape::kShare * Shape::kSums, s / Shape::kShare);
+        parts[j] = load_from(from + s % kShare * Shape::kSums, s / kShare);
       }
 #pragma unroll
       for (const float4& p : parts) total.x += p.x, total.y += p.y, total.z += p.z, total.w += p.w;
@@ -184,8 +180,8 @@ __device__ void add_shares(const PackedMatrix& m, const LinearInput& in, const W
   }
 }
 
-// Barriers of a cluster's blocks around the sums that they exchange: written, and (where there is no
-// second buffer) read by all.
+// Barriers of a cluster's blocks around the sums that they exchange: written, and (where there is
+// no second buffer) read by all.
 template <typename Shape>
 struct Exchange {
   float* sums;
@@ -197,18 +193,19 @@ struct Exchange {
   // By all threads that multiply.
   __device__ void publish(uint64_t* barrier) const {
     named_sync(1, Shape::kGroups * 128);
-    if (threadIdx.x < Shape::kCluster) barrier_publish(barrier, static_cast<int>(threadIdx.x));
+    if (threadIdx.x < kCluster) barrier_publish(barrier, static_cast<int>(threadIdx.x));
   }
 };
 
 template <Storage kStorage, int kFold, typename Shape>
 __device__ void multiply_segments(const PackedMatrix& m, const LinearInput& in, const WideInput& x,
-                        const UnitLayout& layout, const uint8_t* memory, uint64_t* full,
-                        uint64_t* empty, const uint32_t* table,
-                        const Exchange<Shape>& exchange, int stages, float* y, int64_t y_stride) {
+                                  const UnitLayout& layout, const uint8_t* memory, uint64_t* full,
+                                  uint64_t* empty, const uint32_t* table,
+                                  const Exchange<Shape>& exchange, int stages, float* y,
+                                  int64_t y_stride) {
   const int group = static_cast<int>(threadIdx.x) / 128, lane = static_cast<int>(threadIdx.x) % 32;
   const int warp = static_cast<int>(threadIdx.x) / 32 % 4, rank = cluster_rank();
-  const int first_segment = rank * Shape::kShare + group * Shape::kSerial;
+  const int first_segment = rank * kShare + group * Shape::kSerial;
   memory += group * stages * layout.bytes;
   full += group * stages;
   empty += group * stages;
@@ -224,26 +221,18 @@ __device__ void multiply_segments(const PackedMatrix& m, const LinearInput& in, 
 #pragma unroll 1
     for (int serial = 0; serial < Shape::kSerial; ++serial) {
       const int index = first_segment + serial;
-      Sums<Shape::kColumns> segment[Shape::kBlocks], part;
-#pragma unroll
-      for (int block = 0; block < Shape::kBlocks; ++block) clear<Shape::kColumns>(segment[block]);
+      Sums<Shape::kColumns> segment, part;
+      clear<Shape::kColumns>(segment);
 #pragma unroll 1
       for (int unit = index * m.units / kSegments; unit < (index + 1) * m.units / kSegments;
            ++unit, slot.next()) {
         barrier_wait(full + slot.index, slot.phase);
         const uint8_t* stage = memory + slot.index * layout.bytes;
-#pragma unroll
-        for (int block = 0; block < Shape::kBlocks; ++block) {
-          const int place = block * 4 + warp;
-          const UnitView view = {
-              stage + layout.codes + place * layout.tile_bytes,
-              stage + layout.records + place * layout.record_bytes,
-              stage,
-              reinterpret_cast<const float*>(stage + layout.sums) + lane % 4 * 2,
-              Shape::kColumns};
-          add_unit<kStorage, kFold, Shape::kColumns>(m, view, table, lane, Turns{}, part,
-                                                     segment[block]);
-        }
+        const UnitView view = {stage + layout.codes + warp * layout.tile_bytes,
+                               stage + layout.records + warp * layout.record_bytes, stage,
+                               reinterpret_cast<const float*>(stage + layout.sums) + lane % 4 * 2,
+                               Shape::kColumns};
+        add_unit<kStorage, kFold, Shape::kColumns>(m, view, table, lane, Turns{}, part, segment);
         __syncwarp();
         if (lane == 0) barrier_arrive(empty + slot.index);
       }
@@ -254,8 +243,8 @@ __device__ void multiply_segments(const PackedMatrix& m, const LinearInput& in, 
           barrier_wait_published(exchange.read, (round - 1) % 2);
         }
       }
-      put_sums<Shape>(segment, exchange.buffer(round) +
-                                   (group * Shape::kSerial + serial) * Shape::kSums);
+      put_sums<Shape>(segment,
+                      exchange.buffer(round) + (group * Shape::kSerial + serial) * Shape::kSums);
     }
     exchange.publish(exchange.written);
     last_tile = works.first_tile(), last_column = works.column();
@@ -284,7 +273,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
   if (threadIdx.x < Shape::kGroups * stages) {
     barrier_init(full + threadIdx.x, kUnitArrivals);
     barrier_init(empty + threadIdx.x, 4);
-    if (threadIdx.x < 2) barrier_init(exchange.written + threadIdx.x, Shape::kCluster);
+    if (threadIdx.x < 2) barrier_init(exchange.written + threadIdx.x, kCluster);
     barriers_ready();
   }
   if constexpr (kStorage == Storage::kTable4) fill_table(m, table);
@@ -300,8 +289,8 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
     }
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(Shape::kRegisters));
-    multiply_segments<kStorage, kFold, Shape>(m, in, x, layout, memory, full, empty, table, exchange, stages,
-                                    y, y_stride);
+    multiply_segments<kStorage, kFold, Shape>(m, in, x, layout, memory, full, empty, table,
+                                              exchange, stages, y, y_stride);
   }
   cluster_arrive();  // none may end before all have read its sums
   cluster_wait();
@@ -311,21 +300,36 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
 template <Storage kStorage, int kFold, typename Shape>
 void launch_split(const PackedMatrix& m, const LinearInput& in, const WideInput& x, float* y,
                   int64_t y_stride, cudaStream_t stream) {
-  const UnitLayout layout(m, x, Shape::kTiles, Shape::kColumns);
+  const UnitLayout layout(m, x, kTiles, Shape::kColumns);
   constexpr int kFixed = Shape::kBuffers * Shape::kBufferBytes + 1024;
   const int table = kStorage == Storage::kTable4 ? 1024 : 0;
-  const int stages =
-      std::min(8, (kMostShared - kFixed - table) / (Shape::kGroups * layout.bytes));
-  const int works = (m.rows + Shape::kRows - 1) / Shape::kRows *
+  const int stages = std::min(8, (kMostShared - kFixed - table) / (Shape::kGroups * layout.bytes));
+  const int works = (m.rows + kGroupRows - 1) / kGroupRows *
                     ((in.columns() + Shape::kColumns - 1) / Shape::kColumns);
   const size_t shared =
       static_cast<size_t>(kFixed + table + stages * Shape::kGroups * layout.bytes);
   const auto kernel = linear_split<kStorage, kFold, Shape>;
-  static const int most = most_clusters(kernel, Shape::kThreads, shared, Shape::kCluster);
-  launch_cluster(kernel, dim3(static_cast<unsigned>(std::min(works, most) * Shape::kCluster)),
-                 Shape::kThreads, shared, Shape::kCluster, stream, m, in, x, layout, stages, y, y_stride);
+  static const int most = most_clusters(kernel, Shape::kThreads, shared, kCluster);
+  launch_cluster(kernel, dim3(static_cast<unsigned>(std::min(works, most) * kCluster)),
+                 Shape::kThreads, shared, kCluster, stream, m, in, x, layout, stages, y, y_stride);
 }
 
 }  // namespace
+
+void launch_linear_split(const PackedMatrix& matrix, const LinearInput& input,
+                         const WideInput& wide, int columns, float* y, int64_t y_stride,
+                         cudaStream_t stream) {
+  with_kernel_of(matrix, [&](auto storage, auto fold) {
+    constexpr Storage kStorage = storage.value;
+    constexpr int kFold = fold.value;
+    if (columns == 16) {
+      launch_split<kStorage, kFold, SplitShape<16, 4, 2>>(matrix, input, wide, y, y_stride, stream);
+    } else if (columns == 32) {
+      launch_split<kStorage, kFold, SplitShape<32, 4, 1>>(matrix, input, wide, y, y_stride, stream);
+    } else {
+      launch_split<kStorage, kFold, SplitShape<64, 2, 1>>(matrix, input, wide, y, y_stride, stream);
+    }
+  });
+}
 
 }  // namespace lowbit::cuda

@@ -1,7 +1,6 @@
 // y = x * W^T for few tokens: weights stream once through shared memory into the tensor cores.
 //
-// Inputs    Every block rounds the tokens to 16 bits for itself; of a few tokens it also makes the
-//           norm before them, which costs less than a kernel of its own.
+// Inputs    Every block rounds the tokens to 16 bits for itself.
 // Work      One block per multiprocessor takes tiles of 16 rows in turn. Its 16 warps own a segment
 //           of the columns each, in every tile, so that each reads one long run of bytes; their
 //           partial sums meet in shared memory every few tiles and are added in order.
@@ -14,7 +13,6 @@
 
 #include "lowbit/runtime/cuda/launch.cuh"
 #include "lowbit/runtime/cuda/mma.cuh"
-#include "lowbit/runtime/cuda/norm.cuh"
 
 namespace lowbit::cuda {
 
@@ -22,12 +20,10 @@ namespace {
 
 constexpr int kWarps = kSegments;
 constexpr int kThreads = kWarps * 32;
-static_assert(kThreads == kNormThreads);  // the same sums as add_rms_norm's
 constexpr int kStages = 8;
 constexpr int kAhead = kStages - 2;  // two slots are being read
 constexpr int kMostColumns = 8;
 constexpr int kFillQuads = 4;     // that a thread loads at once
-constexpr int kNormQuads = 2;     // that a thread normalizes, at most
 constexpr int kItemBytes = 1024;  // two words for each lane
 constexpr int kColumnPadding = 8;
 
@@ -78,47 +74,38 @@ struct Segment {
       : first(warp * all_units / kSegments), units((warp + 1) * all_units / kSegments - first) {}
 };
 
-// Which tiles a block takes: every gridDim.x-th; of gates and their ups, which are the two halves
-// of the rows, every gridDim.x-th pair.
-struct BlockTiles {
-  int count, stride, other, next;  // of a pair of neighbours in turn: from one tile to the next,
-                                   // and from the first to the first of the next pair
-
-  __device__ BlockTiles(const PackedMatrix& m, bool gates)
-      : stride(static_cast<int>(gridDim.x)),
-        other(gates ? row_tiles(m) / 2 : stride),
-        next(gates ? stride : 2 * stride) {
-    const int tiles = gates ? other : row_tiles(m), first = static_cast<int>(blockIdx.x);
-    count = (tiles > first ? (tiles - first + stride - 1) / stride : 0) * (gates ? 2 : 1);
-  }
-};
+// Tiles of this block: every gridDim.x-th.
+__device__ int block_tiles(const PackedMatrix& m) {
+  const int tiles = row_tiles(m), first = static_cast<int>(blockIdx.x);
+  const int stride = static_cast<int>(gridDim.x);
+  return tiles > first ? (tiles - first + stride - 1) / stride : 0;
+}
 
 // A warp's stream of items: its segment of two tiles at a time, item by item in turn (of one tile
 // if one is left). Few instructions an item: they are what limits 4-bit codes.
-template <Storage kStorage, int kFold, bool kFused>
+template <Storage kStorage, int kFold>
 class Stream {
  public:
   static constexpr int kItems = lane_words(kStorage) / 2;  // of a unit
 
-  __device__ Stream(const PackedMatrix& m, const BlockTiles& tiles, uint8_t* ring)
+  __device__ Stream(const PackedMatrix& m, uint8_t* ring)
       : lane_(static_cast<int>(threadIdx.x) % 32),
         record_bytes_(m.record_bytes),
         slot_bytes_(slot_bytes(m)),
         record_shift_(m.record_shift),
         ring_(ring + static_cast<int>(threadIdx.x) / 32 * kStages * slot_bytes_) {
-    const int warp = static_cast<int>(threadIdx.x) / 32;
+    const int warp = static_cast<int>(threadIdx.x) / 32, stride = static_cast<int>(gridDim.x);
     const Segment segment(warp, m.units);
     first_unit_ = unit_ = segment.first;
     end_unit_ = segment.first + segment.units;
-    tiles_ = segment.units == 0 ? 0 : tiles.count;
+    tiles_ = segment.units == 0 ? 0 : block_tiles(m);
     // Units of the segments alternate where all have as many (unit_place).
     const bool alternate = m.units % kSegments == 0;
     const int step = alternate ? kSegments : 1;
     unit_step_ = step * kUnitWords - (kItems - 1) * 64;
-    other_tile_ = tiles.other * m.units * kUnitWords;
-    other_records_ = tiles.other * m.records * record_bytes_;
-    next_tiles_ = (tiles.next * m.units - segment.units * step) * kUnitWords;
-    next_records_ = tiles.next * m.records * record_bytes_;
+    other_tile_ = stride * m.units * kUnitWords;
+    other_records_ = stride * m.records * record_bytes_;
+    next_tiles_ = 2 * other_tile_ - segment.units * step * kUnitWords;
     const int64_t tile = blockIdx.x;
     codes_ = m.codes + (tile * m.units + (alternate ? warp : segment.first)) * kUnitWords + lane_;
     records_ = m.scales + tile * m.records * record_bytes_ + lane_ * 16;
@@ -180,7 +167,7 @@ class Stream {
     if (++unit_ < end_unit_) return;
     unit_ = first_unit_;
     codes_ += next_tiles_;
-    records_ += kFused ? next_records_ : 2 * other_records_;
+    records_ += 2 * other_records_;
     tiles_ -= 2;
   }
 
@@ -189,11 +176,10 @@ class Stream {
   const uint4* codes_;
   const uint8_t* records_;
   int unit_, first_unit_, end_unit_, unit_step_;
-  int item_ = 0, tiles_;              // tiles_: that are left
-  bool second_ = false;               // of two tiles
-  int other_tile_, next_tiles_;       // steps, in words
-  int other_records_, next_records_;  // the same in bytes
-  int free_ = 0, ready_ = 0;          // bytes behind ring_
+  int item_ = 0, tiles_;                         // tiles_: that are left
+  bool second_ = false;                          // of two tiles
+  int other_tile_, other_records_, next_tiles_;  // steps: in words, in bytes
+  int free_ = 0, ready_ = 0;                     // bytes behind ring_
 };
 
 // Rounds four inputs of a column and stores them; the remainder goes into the next column.
@@ -218,65 +204,21 @@ __device__ float4 times(const float4& v, float factor) {
   return make_float4(v.x * factor, v.y * factor, v.z * factor, v.w * factor);
 }
 
-// The inputs of a token that the norm makes, in the order of add_rms_norm, a quad in each of
-// `quads`: of the thread, of kThreads further, ... All threads take part.
-__device__ void load_normalized(const LinearInput& in, int cols, int token, float* warps,
-                                float4 (&quads)[kFillQuads]) {
-  const int first = 4 * static_cast<int>(threadIdx.x);
-  const int64_t row = static_cast<int64_t>(token) * cols;
-  float4 hidden[kNormQuads], weights[kNormQuads];
-#pragma unroll
-  for (int i = 0; i < kNormQuads; ++i) {
-    const int at = first + 4 * i * kThreads;
-    quads[i] = hidden[i] = weights[i] = make_float4(0, 0, 0, 0);
-    if (at >= cols) continue;
-    quads[i] = *reinterpret_cast<const float4*>(in.x + row + at);
-    hidden[i] = *reinterpret_cast<const float4*>(in.hidden + row + at);
-    weights[i] = *reinterpret_cast<const float4*>(in.norm + at);
-  }
-  float squares = 0;
-#pragma unroll
-  for (int i = 0; i < kNormQuads; ++i) {
-    quads[i] = add(quads[i], hidden[i]);
-    squares = add_squares(quads[i], squares);
-    const int at = first + 4 * i * kThreads;
-    if (blockIdx.x == 0 && in.sum != nullptr && at < cols) {
-      *reinterpret_cast<float4*>(in.sum + row + at) = quads[i];
-    }
-  }
-  const float scale = rms_scale(sum_of_block(squares, warps), cols, in.eps);
-#pragma unroll
-  for (int i = 0; i < kNormQuads; ++i) quads[i] = normalize(quads[i], scale, weights[i]);
-}
-
-// Asks for a row that no kernel writes.
-__device__ void prefetch_row(const float* row, int cols) {
-  constexpr int kLine = 32;  // floats
-  const int at = static_cast<int>(threadIdx.x) * kLine;
-  if (at < cols) asm volatile("prefetch.global.L2 [%0];" : : "l"(row + at));
-}
-
 // Fills one token's columns of x in shared memory. Loads come in batches: each waits for the
 // memory, behind the weights that are already on their way. largest: of the thread's inputs.
-template <Storage kStorage, int kFold, bool kFused>
+template <Storage kStorage, int kFold>
 __device__ void fill_token(const PackedMatrix& m, const LinearInput& in, const InputLayout& layout,
-                           int token, float inverse, const SharedInput& to, float* warps,
-                           float& largest) {
+                           int token, float inverse, const SharedInput& to, float& largest) {
   const int thread = static_cast<int>(threadIdx.x), quads = m.units * (kUnitCols / 4);
-  const int64_t row = static_cast<int64_t>(token) * m.cols;
+  const float* from = in.x + static_cast<int64_t>(token) * m.cols;
   const int column = in.split ? 2 * token : token;
 #pragma unroll 1
-  for (int base = thread; base < quads || (kFused && base == thread);
-       base += kFillQuads * kThreads) {
+  for (int base = thread; base < quads; base += kFillQuads * kThreads) {
     float4 batch[kFillQuads];
-    if (kFused && in.norm != nullptr) {
-      load_normalized(in, m.cols, token, warps, batch);
-    } else {
 #pragma unroll
-      for (int i = 0; i < kFillQuads; ++i) {
-        const int quad = base + i * kThreads;
-        if (quad < quads) batch[i] = load_inputs(m, in.x + row, 4 * quad);
-      }
+    for (int i = 0; i < kFillQuads; ++i) {
+      const int quad = base + i * kThreads;
+      if (quad < quads) batch[i] = load_inputs(m, from, 4 * quad);
     }
 #pragma unroll
     for (int i = 0; i < kFillQuads; ++i) {
@@ -290,17 +232,16 @@ __device__ void fill_token(const PackedMatrix& m, const LinearInput& in, const I
 }
 
 // Fills all columns, and again those of tokens that must be scaled.
-template <Storage kStorage, int kFold, bool kFused>
+template <Storage kStorage, int kFold>
 __device__ void fill_columns(const PackedMatrix& m, const LinearInput& in,
-                             const InputLayout& layout, const SharedInput& to, float* scales) {
-  __shared__ float sums[kWarps], largest[kWarps];
+                             const InputLayout& layout, const SharedInput& to, float* scales,
+                             float* warps) {
 #pragma unroll 1
   for (int token = 0; token < in.tokens; ++token) {
     float mine = 0;
-    fill_token<kStorage, kFold, kFused>(m, in, layout, token, 1, to, sums, mine);
-    const float scale = scale_of_token<kStorage>(mine, largest);
-    if (scale != 1)
-      fill_token<kStorage, kFold, kFused>(m, in, layout, token, 1.f / scale, to, sums, mine);
+    fill_token<kStorage, kFold>(m, in, layout, token, 1, to, mine);
+    const float scale = scale_of_token<kStorage>(mine, warps);
+    if (scale != 1) fill_token<kStorage, kFold>(m, in, layout, token, 1.f / scale, to, mine);
     if (threadIdx.x == 0) scales[token] = scale;
     __syncthreads();
   }
@@ -349,50 +290,35 @@ struct Sums {
   }
 };
 
-// Adds the segments' sums of a row in order. from: that of the first, `stride` floats apart; of the
-// remainders kTileRows behind.
-__device__ float add_segments(const float* from, int stride, bool split) {
-  float parts[kWarps], rests[kWarps];
-#pragma unroll
-  for (int warp = 0; warp < kWarps; ++warp) {
-    parts[warp] = from[warp * stride];
-    rests[warp] = split ? from[warp * stride + kTileRows] : 0.f;
-  }
-  float total = 0, rest = 0;
-#pragma unroll
-  for (int warp = 0; warp < kWarps; ++warp) total += parts[warp], rest += rests[warp];
-  return split ? fmaf(rest, 1.f / kSplitFactor, total) : total;
-}
-
-// Writes the rows of `count` tiles, of which the block's turn-th is the first; of gates and ups
-// their products.
-template <bool kFused>
-__device__ void write_tiles(const PackedMatrix& m, const LinearInput& in, const LinearOutput& out,
-                            const float* sums, const float* scales, int turn, int count) {
-  const int stride = in.columns() * kTileRows, tile_values = in.tokens * kTileRows;
-  const int tile_sums = kWarps * stride, gate_tiles = kFused && out.silu_mul ? 2 : 1;
-  for (int i = static_cast<int>(threadIdx.x); i < count / gate_tiles * tile_values; i += kThreads) {
+// Adds the segments' sums in order and writes the rows of `count` tiles, of which the block's
+// turn-th is the first.
+__device__ void write_tiles(const PackedMatrix& m, const LinearInput& in, const float* sums,
+                            const float* scales, int turn, int count, float* y, int64_t y_stride) {
+  const int columns = in.columns(), tile_values = in.tokens * kTileRows;
+  for (int i = static_cast<int>(threadIdx.x); i < count * tile_values; i += kThreads) {
     const int local = i / tile_values, token = i % tile_values / kTileRows, row = i % kTileRows;
-    const int tile =
-        static_cast<int>(blockIdx.x) + (turn / gate_tiles + local) * static_cast<int>(gridDim.x);
-    int at = tile * kTileRows + row;
-    if (at >= m.rows) continue;
-    const float* from =
-        sums + local * gate_tiles * tile_sums + (in.split ? 2 * token : token) * kTileRows + row;
-    float value = 0;
-#pragma unroll 1
-    for (int part = 0;; ++part, from += tile_sums) {
-      const float bias = m.bias == nullptr ? 0.f : m.bias[at + part * (m.rows / 2)];
-      const float sum = add_segments(from, stride, in.split) * scales[token] + bias;
-      value = part == 0 ? sum : silu_mul(value, sum);
-      if (part + 1 == gate_tiles) break;
+    const int column = in.split ? 2 * token : token;
+    const float* from = sums + (local * kWarps * columns + column) * kTileRows + row;
+    float parts[kWarps], rests[kWarps];
+#pragma unroll
+    for (int warp = 0; warp < kWarps; ++warp) {
+      parts[warp] = from[warp * columns * kTileRows];
+      rests[warp] = in.split ? from[(warp * columns + 1) * kTileRows] : 0.f;
     }
-    out.y[token * out.stride + at] = value;
+    float total = 0, rest = 0;
+#pragma unroll
+    for (int warp = 0; warp < kWarps; ++warp) total += parts[warp], rest += rests[warp];
+    if (in.split) total = fmaf(rest, 1.f / kSplitFactor, total);
+    const int tile = static_cast<int>(blockIdx.x) + (turn + local) * static_cast<int>(gridDim.x);
+    const int at = tile * kTileRows + row;
+    if (at >= m.rows) continue;
+    const float bias = m.bias == nullptr ? 0.f : m.bias[at];
+    y[token * y_stride + at] = total * scales[token] + bias;
   }
 }
 
 // A warp's part of a product.
-template <Storage kStorage, int kFold, bool kUsual, bool kFused>
+template <Storage kStorage, int kFold, bool kUsual>
 struct WarpProduct {
   const PackedMatrix& m;
   const InputLayout& layout;
@@ -421,8 +347,8 @@ struct WarpProduct {
   // The warp's segment of the next kTiles tiles of the stream; its sums go to sums: [tile][warp]
   // [column][row].
   template <int kTiles>
-  __device__ void multiply(Stream<kStorage, kFold, kFused>& stream, float* sums) const {
-    constexpr int kItems = Stream<kStorage, kFold, kFused>::kItems;
+  __device__ void multiply(Stream<kStorage, kFold>& stream, float* sums) const {
+    constexpr int kItems = Stream<kStorage, kFold>::kItems;
     Sums<kStorage, kFold, kUsual, kTiles> mine;
     const uint16_t* x = lane_x;
     const float* groups = lane_groups;
@@ -454,13 +380,13 @@ struct WarpProduct {
 
 // The product of a block's tiles, whose codes come next in the stream, with the columns in shared
 // memory.
-template <Storage kStorage, int kFold, bool kUsual, bool kFused>
+template <Storage kStorage, int kFold, bool kUsual>
 __device__ void multiply_tiles(const PackedMatrix& m, const LinearInput& in,
                                const InputLayout& layout, const SharedInput& shared,
-                               const LinearOutput& out, const float* scales, int turns,
-                               Stream<kStorage, kFold, kFused>& stream) {
-  const WarpProduct<kStorage, kFold, kUsual, kFused> product(m, layout, shared, in.columns());
-  const int tile_sums = kWarps * in.columns() * kTileRows;
+                               const float* scales, Stream<kStorage, kFold>& stream, float* y,
+                               int64_t y_stride) {
+  const WarpProduct<kStorage, kFold, kUsual> product(m, layout, shared, in.columns());
+  const int turns = block_tiles(m), tile_sums = kWarps * in.columns() * kTileRows;
   int waiting = 0, half = 0;
 #pragma unroll 1
   for (int turn = 0; turn < turns; turn += 2) {
@@ -473,58 +399,52 @@ __device__ void multiply_tiles(const PackedMatrix& m, const LinearInput& in,
     waiting += min(2, turns - turn);
     if (waiting < layout.turns && turn + 2 < turns) continue;
     __syncthreads();
-    write_tiles<kFused>(m, in, out, sums, scales, min(turn + 2, turns) - waiting, waiting);
+    write_tiles(m, in, sums, scales, min(turn + 2, turns) - waiting, waiting, y, y_stride);
     waiting = 0;
     half ^= 1;  // the other half is free: all have read it before this barrier
   }
 }
 
-// kFused: with a norm before, or SiLU behind the product. The plain kernel is faster without their
-// code.
-template <Storage kStorage, int kFold, bool kUsual, bool kFused>
+template <Storage kStorage, int kFold, bool kUsual>
 __global__ void __launch_bounds__(kThreads, 1)
-    linear_stream(const PackedMatrix m, const LinearInput in, const LinearOutput out) {
+    linear_stream(const PackedMatrix m, const LinearInput in, float* y, int64_t y_stride) {
   extern __shared__ __align__(16) uint8_t memory[];
-  __shared__ float scales[kMostColumns];
+  __shared__ float scales[kMostColumns], warps[kWarps];
   grid_start();
   const InputLayout layout(m, in.columns());
   const SharedInput shared(layout, memory + ring_bytes(m));
-  const BlockTiles tiles(m, kFused && out.silu_mul);
-  Stream<kStorage, kFold, kFused> stream(m, tiles, memory);
+  Stream<kStorage, kFold> stream(m, memory);
   if constexpr (kStorage == Storage::kTable4) fill_table(m, shared.table);
-  if (kFused && in.norm != nullptr) prefetch_row(in.norm, m.cols);
   grid_wait();
-  fill_columns<kStorage, kFold, kFused>(m, in, layout, shared, scales);
-  multiply_tiles<kStorage, kFold, kUsual, kFused>(m, in, layout, shared, out, scales, tiles.count,
-                                                  stream);
+  fill_columns<kStorage, kFold>(m, in, layout, shared, scales, warps);
+  multiply_tiles<kStorage, kFold, kUsual>(m, in, layout, shared, scales, stream, y, y_stride);
 }
 
-template <bool kFused, Storage kStorage>
+template <Storage kStorage>
 auto choose_kernel(const PackedMatrix& m) {
   if constexpr (is_scaled(kStorage)) {
-    if (m.fold != kUnitSteps) return linear_stream<kStorage, 0, false, kFused>;
-    if (is_usual(m)) return linear_stream<kStorage, kUnitSteps, true, kFused>;
+    if (m.fold != kUnitSteps) return linear_stream<kStorage, 0, false>;
+    if (is_usual(m)) return linear_stream<kStorage, kUnitSteps, true>;
   }
-  return linear_stream<kStorage, kUnitSteps, false, kFused>;
+  return linear_stream<kStorage, kUnitSteps, false>;
 }
 
-template <bool kFused>
 auto choose_kernel(const PackedMatrix& m) {
   switch (m.storage) {
     case Storage::kInt4:
-      return choose_kernel<kFused, Storage::kInt4>(m);
+      return choose_kernel<Storage::kInt4>(m);
     case Storage::kInt8:
-      return choose_kernel<kFused, Storage::kInt8>(m);
+      return choose_kernel<Storage::kInt8>(m);
     case Storage::kTable4:
-      return choose_kernel<kFused, Storage::kTable4>(m);
+      return choose_kernel<Storage::kTable4>(m);
     case Storage::kE4M3:
-      return choose_kernel<kFused, Storage::kE4M3>(m);
+      return choose_kernel<Storage::kE4M3>(m);
     case Storage::kF16:
-      return choose_kernel<kFused, Storage::kF16>(m);
+      return choose_kernel<Storage::kF16>(m);
     case Storage::kBF16:
       break;
   }
-  return choose_kernel<kFused, Storage::kBF16>(m);
+  return choose_kernel<Storage::kBF16>(m);
 }
 
 int shared_of(const PackedMatrix& m, const LinearInput& in) {
@@ -534,21 +454,14 @@ int shared_of(const PackedMatrix& m, const LinearInput& in) {
 }  // namespace
 
 bool stream_fits(const PackedMatrix& matrix, const LinearInput& input, int shared_bytes) {
-  const bool normal = matrix.cols % 4 == 0 && matrix.cols <= 4 * kNormQuads * kThreads &&
-                      matrix.input_order == nullptr;
-  if (input.norm != nullptr && !normal) return false;
   return input.columns() <= kMostColumns && shared_of(matrix, input) <= shared_bytes;
 }
 
-bool stream_gates(const PackedMatrix& matrix) { return matrix.rows % (2 * kTileRows) == 0; }
-
-void launch_linear_stream(const PackedMatrix& matrix, const LinearInput& input,
-                          const LinearOutput& output, int processors, cudaStream_t stream) {
-  const int tiles = output.silu_mul ? row_tiles(matrix) / 2 : row_tiles(matrix);
-  const bool fused = input.norm != nullptr || output.silu_mul;
-  launch(fused ? choose_kernel<true>(matrix) : choose_kernel<false>(matrix),
-         dim3(static_cast<unsigned>(std::min(tiles, processors))), kThreads,
-         static_cast<size_t>(shared_of(matrix, input)), stream, matrix, input, output);
+void launch_linear_stream(const PackedMatrix& matrix, const LinearInput& input, float* y,
+                          int64_t y_stride, int processors, cudaStream_t stream) {
+  launch(choose_kernel(matrix),
+         dim3(static_cast<unsigned>(std::min(row_tiles(matrix), processors))), kThreads,
+         static_cast<size_t>(shared_of(matrix, input)), stream, matrix, input, y, y_stride);
 }
 
 }  // namespace lowbit::cuda

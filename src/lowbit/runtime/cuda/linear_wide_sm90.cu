@@ -1,6 +1,7 @@
 // y = x * W^T for many tokens: the bits of linear_stream, with wgmma.
 //
-// Work      A block takes 128 rows x 128 columns of inputs (or 64 x 128) at a time, with all columns
+// Work      A block takes 128 rows x 128 columns of inputs (or 64 x 128) at a time, with all
+// columns
 //           of the weight. One warp copies units into a ring in shared memory; two groups of four
 //           warps widen the codes of 64 rows each into the registers that wgmma multiplies from, so
 //           that one multiplies while the other adds up. Two blocks in a cluster have the same
@@ -18,9 +19,8 @@ namespace lowbit::cuda {
 namespace {
 
 // kRowGroups x kColumnGroups groups of four warps, of 64 rows x kColumns columns each.
-template <int kRowGroups_, int kColumnGroups_, int kColumns_, bool kTurns_ = true>
+template <int kRowGroups_, int kColumnGroups_, int kColumns_>
 struct WideShape {
-  static constexpr bool kTurns = kTurns_;
   static constexpr int kRowGroups = kRowGroups_, kColumnGroups = kColumnGroups_;
   static constexpr int kColumns = kColumns_;
   static constexpr int kGroups = kRowGroups * kColumnGroups;
@@ -106,7 +106,7 @@ __device__ void consume(const PackedMatrix& m, const LinearInput& in, const Wide
   const int place = group / Shape::kColumnGroups * 4 + static_cast<int>(threadIdx.x) / 32 % 4;
   const int group_column = group % Shape::kColumnGroups * kColumns;
   // Only where a unit ends with work for the other units of the multiprocessor.
-  constexpr bool kTurns = Shape::kTurns && is_scaled(kStorage) && kFold == kUnitSteps && Shape::kGroups == 2;
+  constexpr bool kTurns = is_scaled(kStorage) && kFold == kUnitSteps && Shape::kGroups == 2;
   const Turns turns = kTurns ? Turns{1 + group, 2 - group} : Turns{};
   if (kTurns && group == 1) turns.pass();
   Slot slot{stages};
@@ -122,8 +122,7 @@ __device__ void consume(const PackedMatrix& m, const LinearInput& in, const Wide
       const uint8_t* stage = memory + slot.index * layout.bytes;
       const UnitView view = {
           stage + layout.codes + place * layout.tile_bytes,
-          stage + layout.records + place * layout.record_bytes,
-          stage + group_column * kColumnBytes,
+          stage + layout.records + place * layout.record_bytes, stage + group_column * kColumnBytes,
           reinterpret_cast<const float*>(stage + layout.sums) + group_column + lane % 4 * 2,
           Shape::kBlockColumns};
       add_unit<kStorage, kFold, kColumns>(m, view, table, lane, turns, part, segment);
@@ -203,9 +202,9 @@ void launch_wide(const PackedMatrix& m, const LinearInput& in, const WideInput& 
 }
 
 template <Storage kStorage, int kFold>
-void launch_shape(const PackedMatrix& m, const LinearInput& in, const WideInput& x, WideRows rows,
+void launch_shape(const PackedMatrix& m, const LinearInput& in, const WideInput& x, int rows,
                   float* y, int64_t y_stride, int processors, cudaStream_t stream) {
-  if (rows == WideRows::k128) {
+  if (rows == 128) {
     launch_wide<kStorage, kFold, WideShape<2, 1, 128>>(m, in, x, y, y_stride, processors, stream);
   } else {
     launch_wide<kStorage, kFold, WideShape<1, 2, 64>>(m, in, x, y, y_stride, processors, stream);
@@ -215,8 +214,7 @@ void launch_shape(const PackedMatrix& m, const LinearInput& in, const WideInput&
 }  // namespace
 
 void launch_linear_wide(const PackedMatrix& matrix, const LinearInput& input, const WideInput& wide,
-                        WideRows rows, float* y, int64_t y_stride, int processors,
-                        cudaStream_t stream) {
+                        int rows, float* y, int64_t y_stride, int processors, cudaStream_t stream) {
   with_kernel_of(matrix, [&](auto storage, auto fold) {
     launch_shape<storage.value, fold.value>(matrix, input, wide, rows, y, y_stride, processors,
                                             stream);

@@ -24,7 +24,8 @@ __device__ uint32_t pair(uint16_t low, uint16_t high) {
   return low | static_cast<uint32_t>(high) << 16;
 }
 
-// Rounds a step of a column and stores it; what is lost stays in `s`. All lanes of a warp take part.
+// Rounds a step of a column and stores it; what is lost stays in `s`. All lanes of a warp take
+// part.
 template <Storage kStorage>
 __device__ void store_step(int fold, Step& s, int step, bool valid, int64_t column,
                            const WideInput& out) {
@@ -38,10 +39,10 @@ __device__ void store_step(int fold, Step& s, int step, bool valid, int64_t colu
                      pair(q[2].values.x, q[2].values.y), pair(q[3].values.x, q[3].values.y));
   second = make_uint4(pair(q[0].values.z, q[0].values.w), pair(q[1].values.z, q[1].values.w),
                       pair(q[2].values.z, q[2].values.w), pair(q[3].values.z, q[3].values.w));
-  auto* to = reinterpret_cast<uint4*>(
-      reinterpret_cast<uint8_t*>(out.values) +
-      (step / kUnitSteps * out.stride + column / 8 * 8) * kColumnBytes +
-      step % kUnitSteps / 4 * kHalfBytes + column % 8 * 128);
+  auto* to =
+      reinterpret_cast<uint4*>(reinterpret_cast<uint8_t*>(out.values) +
+                               (step / kUnitSteps * out.stride + column / 8 * 8) * kColumnBytes +
+                               step % kUnitSteps / 4 * kHalfBytes + column % 8 * 128);
   const int swizzle = static_cast<int>(column % 8), at = step % 4 * 2;
   if (valid) {
     to[at ^ swizzle] = first;
@@ -106,7 +107,7 @@ __global__ void __launch_bounds__(512)
 
 template <Storage kStorage>
 void launch_prepare(const PackedMatrix& m, const LinearInput& in, const WideInput& out,
-                         cudaStream_t stream) {
+                    cudaStream_t stream) {
   const int steps = m.units * kUnitSteps;
   const int threads = std::min(512, (steps + 31) / 32 * 32);
   launch(prepare_wide<kStorage>, dim3(static_cast<unsigned>(in.tokens)), threads, 0, stream, m, in,

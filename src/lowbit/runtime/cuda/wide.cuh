@@ -9,18 +9,19 @@
 
 namespace lowbit::cuda {
 
-constexpr int kGroupRows = 64;   // of four warps together
+constexpr int kGroupRows = 64;  // of four warps together
 constexpr int kMostShared = 227 * 1024;
 constexpr int kColumnBytes = kUnitCols * 2;  // of a column of inputs in a unit
-constexpr int kHalfBytes = 1024;             // eight columns of half a unit; the second half follows
+constexpr int kHalfBytes = 1024;  // eight columns of half a unit; the second half follows
 
 // A unit of codes and scales of `tiles` x 16 rows, and of `columns` columns of inputs, in shared
 // memory: [inputs][codes][records][sums of the inputs' groups].
 struct UnitLayout {
   int codes, records, sums, bytes;
   int group_count, tile_bytes, record_bytes;
-  int tile_stride, inputs_stride;  // in device memory, from tile to tile and from unit to unit: bytes
-  int sums_stride;                 // from unit to unit, in floats
+  int tile_stride,
+      inputs_stride;  // in device memory, from tile to tile and from unit to unit: bytes
+  int sums_stride;    // from unit to unit, in floats
 
   UnitLayout(const PackedMatrix& m, const WideInput& x, int tiles, int columns)
       : codes(columns * kColumnBytes),
@@ -66,9 +67,9 @@ struct UnitWalk {
   int segment_, length_, left_;
 };
 
-// Copies what belongs to a unit, in as few instructions as possible: one warp must keep up with four
-// that multiply. By all lanes of a warp; those that copy for themselves arrive at the unit's barrier
-// with barrier_arrive_copied.
+// Copies what belongs to a unit, in as few instructions as possible: one warp must keep up with
+// four that multiply. By all lanes of a warp; those that copy for themselves arrive at the unit's
+// barrier with barrier_arrive_copied.
 template <int kTiles, int kColumns>
 class UnitCopies {
  public:
