@@ -1,11 +1,10 @@
 // y = x * W^T for many tokens: the bits of linear_stream, with wgmma.
 //
-// Work      A block takes 128 rows x 128 columns of inputs (or 64 x 128) at a time, with all
-// columns
-//           of the weight. One warp copies units into a ring in shared memory; two groups of four
-//           warps widen the codes of 64 rows each into the registers that wgmma multiplies from, so
-//           that one multiplies while the other adds up. Two blocks in a cluster have the same
-//           inputs and other rows: each copies half of them to both.
+// Work      A block takes 128 rows x 128 columns of inputs (or 64 x 128) at a time, and all columns
+//           of the weight. Two warps copy units into a ring in shared memory; two groups of four
+//           warps widen codes into the registers that wgmma multiplies from, by turns: one
+//           multiplies while the other adds up. Two blocks in a cluster have the same inputs and
+//           other rows: each copies half of the inputs to both.
 // Numerics  Sums of a group, of a segment and of the segments are kept apart, as linear_stream
 //           makes them.
 // Bound     2 * rows * cols * columns operations / the tensor cores' peak.
