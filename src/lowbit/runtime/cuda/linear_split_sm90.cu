@@ -1,8 +1,8 @@
 // y = x * W^T for some tens of tokens: the bits of linear_stream, with wgmma.
 //
-// Work      A cluster of two blocks takes 64 rows x kColumns columns of inputs at a time. A group of
-//           four warps owns segments of the columns of the weight, streams them through its own
-//           ring in shared memory, filled by a warp of its own, and widens codes into the
+// Work      A cluster of two blocks takes 64 rows x kColumns columns of inputs at a time. Groups of
+//           four warps own segments of the columns of the weight, stream them through their own
+//           ring in shared memory, filled by a warp for each, and widen codes into the
 //           registers that wgmma multiplies from. Then each block reads its share of the 16
 //           segments' sums from both and adds them in order, while the next rows are on their way.
 // Bound     Bytes of the weights / HBM bandwidth for 16 columns; from about 32 on also the inputs,
