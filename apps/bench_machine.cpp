@@ -20,17 +20,19 @@ namespace {
 
 struct KernelsCommand {
   KernelBenchOptions options;
+  std::string backend = "cpu";
   std::string isa;
   std::string activations = "default";
   int threads = 0;
   bool json = false;
 };
 
-std::unique_ptr<Backend> cpu_backend(int threads, const std::string& activations) {
+std::unique_ptr<Backend> bench_backend(const std::string& name, int threads,
+                                       const std::string& activations) {
   BackendOptions options;
   options.threads = threads;
   options.activations = activations == "f32" ? Activations::kF32 : Activations::kDefault;
-  return make_backend("cpu", options);
+  return make_backend(name, options);
 }
 
 void print_machine(const Machine& machine) {
@@ -55,12 +57,22 @@ OrderedJson to_json(const KernelRow& row) {
                      {"share", row.share},     {"error", row.error}};
 }
 
+Machine limits_of(const Backend& backend, int threads) {
+  if (backend.name() == "cuda") {
+    Machine machine = measure_cuda_machine();
+    machine.cpu = backend.description();
+    machine.threads = backend.threads();
+    return machine;
+  }
+  MachineOptions options;
+  options.threads = threads;
+  return measure_machine(options);
+}
+
 void run_kernels(const KernelsCommand& command) {
   if (!command.isa.empty()) setenv("LOWBIT_CPU_ISA", command.isa.c_str(), 1);
-  const auto backend = cpu_backend(command.threads, command.activations);
-  MachineOptions machine_options;
-  machine_options.threads = command.threads;
-  const Machine machine = measure_machine(machine_options);
+  const auto backend = bench_backend(command.backend, command.threads, command.activations);
+  const Machine machine = limits_of(*backend, command.threads);
   OrderedJson list = OrderedJson::array();
   if (!command.json) {
     print_machine(machine);
@@ -98,7 +110,7 @@ std::vector<RooflinePoint> measure_layers(const std::string& model, const Machin
   const auto checkpoint = open_checkpoint(model);
   const ModelConfig config =
       parse_model_config(checkpoint->config(), checkpoint->generation_config(), model);
-  const auto backend = cpu_backend(threads, "default");
+  const auto backend = bench_backend("cpu", threads, "default");
   std::vector<RooflinePoint> points;
   for (const LinearShape& shape : fused_linears(config)) {
     for (const int64_t tokens : {int64_t{1}, int64_t{16}, int64_t{512}}) {
@@ -151,11 +163,17 @@ void add_bench_kernels(CLI::App& bench) {
   auto command = std::make_shared<KernelsCommand>();
   CLI::App& sub =
       *bench.add_subcommand("kernels", "Every linear kernel against this machine's limits");
-  sub.footer("Example: lowbit bench kernels --only \"llama-8b down_proj\" --isa avx2");
+  sub.footer(
+      "Example: lowbit bench kernels --only \"llama-8b down_proj\" --isa avx2\n"
+      "         lowbit bench kernels --backend cuda --only \"llama-8b gate_up_proj w4_g128\" "
+      "--tokens 1,4,16,32,64,128,256,1024,4096");
   sub.add_option("--only", command->options.only, "Rows whose name contains this");
   sub.add_option("--tokens", command->options.tokens, "Numbers of tokens, separated by commas")
       ->delimiter(',')
       ->check(CLI::Range(int64_t{1}, int64_t{65536}))
+      ->capture_default_str();
+  sub.add_option("--backend", command->backend, "Whose kernels")
+      ->check(CLI::IsMember({"cpu", "cuda"}))
       ->capture_default_str();
   sub.add_option("--isa", command->isa, "Instruction set (as LOWBIT_CPU_ISA)");
   sub.add_option("--activations", command->activations, "Inputs of quantized linears")

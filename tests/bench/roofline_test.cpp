@@ -68,6 +68,8 @@ TEST(KernelBench, KnowsTheLimitOfEachKernel) {
   EXPECT_EQ(peak_of(machine, "q4_avx512_int8"), 300);
   EXPECT_EQ(peak_of(machine, "q4_amx_int8"), 900);
   EXPECT_EQ(peak_of(machine, "f16_amx_f32"), 100);
+  machine.peaks.push_back({"16-bit tensor cores (data sheet)", 0, 9000, 9000});
+  EXPECT_EQ(peak_of(machine, "q4_cuda"), 9000);
 }
 
 }  // namespace

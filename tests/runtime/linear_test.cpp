@@ -150,6 +150,32 @@ TEST_P(LinearBits, OfATokenAreTheSameInAnyBatchOnAnyThreads) {
   }
 }
 
+class CudaLinearBits : public ::testing::TestWithParam<QuantScheme> {};
+
+TEST_P(CudaLinearBits, OfATokenAreTheSameByEveryKernel) {
+  LOWBIT_SKIP_WITHOUT_BACKEND("cuda");
+  uint64_t seed = 60;
+  for (const Shape& shape : {Shape{65, 257}, Shape{333, 2112}}) {
+    ++seed;
+    const std::vector<float> x = gaussian(1000 * shape.cols, seed);
+    for (const Activations activations : {Activations::kF32, Activations::kDefault}) {
+      std::vector<float> whole;
+      for (const char* kernel : {"", "tile", "wgmma"}) {
+        const ScopedVariable forced("LOWBIT_CUDA_LINEAR", kernel);
+        const auto backend = make_backend("cuda", {1, activations});
+        const auto linear = backend->make_linear({make_weight(GetParam(), shape, seed)});
+        if (whole.empty()) whole = multiply(*backend, *linear, x, 1000);
+        for (const int64_t tokens : {1, 8, 9, 16, 17, 33, 65, 129, 255, 257, 1000}) {
+          const std::vector<float> y = multiply(*backend, *linear, x, tokens);
+          ASSERT_TRUE(std::equal(y.begin(), y.end(), whole.begin()))
+              << linear->kernel() << " " << kernel << " " << shape.rows << " x " << shape.cols
+              << ", " << tokens << " tokens";
+        }
+      }
+    }
+  }
+}
+
 TEST_P(LinearBits, OfAnEmbeddingAreThoseOfDequantize) {
   const auto& [name, scheme] = GetParam();
   LOWBIT_SKIP_WITHOUT_BACKEND(name);
@@ -179,6 +205,12 @@ INSTANTIATE_TEST_SUITE_P(Schemes, LinearBits,
                            const QuantScheme& s = std::get<1>(info.param);
                            return std::get<0>(info.param) + "_" + name_of(s) +
                                   (s.group_rows > 1 ? "_rows" : "");
+                         });
+
+INSTANTIATE_TEST_SUITE_P(Schemes, CudaLinearBits, ::testing::ValuesIn(all_schemes()),
+                         [](const auto& info) {
+                           const QuantScheme& s = info.param;
+                           return name_of(s) + (s.group_rows > 1 ? "_rows" : "");
                          });
 
 INSTANTIATE_TEST_SUITE_P(Schemes, LinearMatrix, ::testing::ValuesIn(all_schemes()),

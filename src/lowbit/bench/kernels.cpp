@@ -8,6 +8,7 @@
 #include "lowbit/bench/noise.h"
 #include "lowbit/bench/random_model.h"
 #include "lowbit/bench/rsr.h"
+#include "lowbit/runtime/cuda/cuda_backend.h"
 
 namespace lowbit {
 
@@ -69,25 +70,53 @@ class ColdLinear {
   }
   const Linear& first() const { return *copies_[0]; }
   const Linear& next() { return *copies_[next_++ % copies_.size()]; }
+  size_t count() const { return copies_.size(); }
+  void each(const std::function<void(const Linear&)>& use) const {
+    for (const auto& copy : copies_) use(*copy);
+  }
 
  private:
   std::vector<std::unique_ptr<Linear>> copies_;
   size_t next_ = 0;
 };
 
+// Random inputs, in host memory and the backend's. Many tokens repeat the first ones.
+struct RandomInput {
+  std::vector<float> values;  // [tokens][cols]
+  Tensor tensor;
+
+  RandomInput(Backend& backend, int64_t tokens, int64_t cols)
+      : values(static_cast<size_t>(tokens * cols)), tensor(backend.allocate(tokens, cols)) {
+    constexpr int64_t kDistinct = 64;
+    Noise noise(7);
+    const auto distinct = static_cast<size_t>(std::min(tokens, kDistinct) * cols);
+    for (size_t i = 0; i < values.size(); ++i) {
+      values[i] = i < distinct ? noise.uniform() + noise.uniform() + noise.uniform() - 1.5f
+                               : values[i - distinct];
+    }
+    backend.copy_from_host(values, tensor);
+  }
+};
+
 // Relative to the product with the weights as dequantize() gives them; some rows, some tokens.
-double error_of(const QTensor& weight, const Tensor& x, const Tensor& y) {
+double error_of(Backend& backend, const QTensor& weight, const std::vector<float>& x,
+                const Tensor& y) {
   const int64_t step = std::max<int64_t>(1, weight.rows / 64);
+  const Tensor first = y.first(std::min<int64_t>(4, y.rows));
+  std::vector<float> products(static_cast<size_t>(first.size()));
+  backend.copy_to_host(first, products);
   std::vector<float> row(static_cast<size_t>(weight.cols));
   double difference = 0, norm = 0;
   for (int64_t n = 0; n < weight.rows; n += step) {
     dequantize_row(weight, n, row.data());
-    for (int64_t token = 0; token < std::min<int64_t>(4, x.rows); ++token) {
+    for (int64_t token = 0; token < first.rows; ++token) {
       double expected = 0;
       for (int64_t k = 0; k < weight.cols; ++k) {
-        expected += static_cast<double>(row[k]) * static_cast<double>(x.row(token)[k]);
+        expected += static_cast<double>(row[static_cast<size_t>(k)]) *
+                    static_cast<double>(x[static_cast<size_t>(token * weight.cols + k)]);
       }
-      difference += std::pow(static_cast<double>(y.row(token)[n]) - expected, 2);
+      const double product = products[static_cast<size_t>(token * weight.rows + n)];
+      difference += std::pow(product - expected, 2);
       norm += expected * expected;
     }
   }
@@ -111,12 +140,16 @@ std::vector<double> time_of(const std::function<void()>& once, double seconds) {
   return times;
 }
 
-Tensor random_input(Backend& backend, int64_t tokens, int64_t cols, Noise& noise) {
-  Tensor x = backend.allocate(tokens, cols);
-  for (int64_t i = 0; i < x.size(); ++i) {
-    x.as<float>()[i] = noise.uniform() + noise.uniform() + noise.uniform() - 1.5f;
-  }
-  return x;
+// The same on a GPU: each copy of the layer once, recorded, and that repeated.
+std::vector<double> device_times_of(Backend& backend, const ColdLinear& linear, const Tensor& x,
+                                    Tensor& y, double seconds) {
+  const auto all = [&] { linear.each([&](const Linear& one) { one.forward(x, y); }); };
+  all();
+  std::vector<double> times = cuda_times(backend, all, 1);
+  const double more = std::clamp(seconds / times[0], 5.0, 1000.0);
+  times = cuda_times(backend, all, static_cast<int>(more));
+  for (double& time : times) time /= static_cast<double>(linear.count());
+  return times;
 }
 
 // As roofline's reading of DRAM, which is at least four L3s where those are small.
@@ -127,9 +160,9 @@ int64_t cold_bytes(const Machine& machine) {
 void finish_row(KernelRow& row, const std::vector<double>& times, const Machine& machine) {
   row.seconds = times[times.size() / 2];
   row.fastest = times[0];
-  const double operations = row.gop_s() * row.seconds;
-  const double floor =
-      std::max(operations / peak_of(machine, row.kernel), row.weight_bytes / 1e9 / machine.dram());
+  const double operations = row.gop_s() * row.seconds, peak = peak_of(machine, row.kernel);
+  const double floor = std::max(peak > 0 ? operations / peak : 0,  // 0: not known
+                                row.weight_bytes / 1e9 / machine.dram());
   row.share = floor / row.seconds;
 }
 
@@ -143,13 +176,12 @@ void measure_rsr(Backend& backend, const Machine& machine, const BenchCase& benc
   while (copies[0].bytes() * static_cast<int64_t>(copies.size()) < cold_bytes(machine)) {
     copies.push_back(copies[0]);
   }
-  Noise noise(7);
-  const Tensor x = random_input(backend, 1, weight.cols, noise);
+  const RandomInput x(backend, 1, weight.cols);
   Tensor y = backend.allocate(1, weight.rows);
   size_t next = 0;
-  const std::vector<double> times =
-      time_of([&] { copies[next++ % copies.size()].multiply(x.as<float>(), y.as<float>(), pool); },
-              seconds);
+  const std::vector<double> times = time_of(
+      [&] { copies[next++ % copies.size()].multiply(x.values.data(), y.as<float>(), pool); },
+      seconds);
   KernelRow row{bench.name(),
                 concat("rsr_k", kRows),
                 weight.rows,
@@ -157,7 +189,7 @@ void measure_rsr(Backend& backend, const Machine& machine, const BenchCase& benc
                 1,
                 static_cast<double>(copies[0].bytes())};
   finish_row(row, times, machine);
-  row.error = error_of(weight, x, y);
+  row.error = error_of(backend, weight, x.values, y);
   done(row);
 }
 
@@ -167,20 +199,21 @@ void measure_case(Backend& backend, const Machine& machine, const BenchCase& ben
   const QTensor weight =
       random_weight(bench.weight, bench.shape.rows, bench.shape.cols,
                     static_cast<uint64_t>(bench.shape.rows * 31 + bench.shape.cols));
+  const bool device = backend.name() == "cuda";
   ColdLinear linear(backend, weight, cold_bytes(machine));
-  Noise noise(7);
   for (const int64_t tokens : options.tokens) {
-    const Tensor x = random_input(backend, tokens, weight.cols, noise);
+    const RandomInput x(backend, tokens, weight.cols);
     Tensor y = backend.allocate(tokens, weight.rows);
     const std::vector<double> times =
-        time_of([&] { linear.next().forward(x, y); }, options.seconds);
+        device ? device_times_of(backend, linear, x.tensor, y, options.seconds)
+               : time_of([&] { linear.next().forward(x.tensor, y); }, options.seconds);
     KernelRow row{bench.name(), linear.first().kernel(),
                   weight.rows,  weight.cols,
                   tokens,       static_cast<double>(linear.first().bytes())};
     finish_row(row, times, machine);
-    row.error = error_of(weight, x, y);
+    row.error = error_of(backend, weight, x.values, y);
     done(row);
-    if (tokens == 1 && bench.weight.values == WeightFormat::Values::kTernary) {
+    if (!device && tokens == 1 && bench.weight.values == WeightFormat::Values::kTernary) {
       measure_rsr(backend, machine, bench, weight, options.seconds, done);
     }
   }
@@ -190,11 +223,21 @@ void measure_case(Backend& backend, const Machine& machine, const BenchCase& ben
 
 double peak_of(const Machine& machine, const std::string& kernel) {
   const auto has = [&](const char* part) { return kernel.find(part) != std::string::npos; };
+  if (has("_cuda")) return machine.peak("16-bit");
   if (!has("_int8")) return machine.peak("fp32 FMA (AVX2)");
   return machine.peak(has("_amx")       ? "int8 tdpbssd"
                       : has("_avx512")  ? "int8 vpdpbusd (AVX-512"
                       : has("_avxvnni") ? "int8 vpdpbusd (AVX-VNNI"
                                         : "int8 vpmaddubsw");
+}
+
+Machine measure_cuda_machine() {
+  Machine machine;
+  machine.isas = "cuda";
+  const double read = cuda_read_bandwidth(), peak = cuda_tensor_peak();
+  machine.reads.push_back({"device memory", int64_t{1} << 30, read, read});
+  if (peak > 0) machine.peaks.push_back({"16-bit tensor cores (data sheet)", 0, peak, peak});
+  return machine;
 }
 
 KernelRow measure_layer(Backend& backend, const Machine& machine, const LinearShape& shape,

@@ -37,8 +37,12 @@ struct KernelRow {
   }
 };
 
-// Calls done(row) after each row. The backend must be a host backend. Throws kInvalidArgument if
-// nothing matches `only`, with what there is.
+// The limits of a GPU: reading measured, arithmetic by its data sheet. Throws kDevice without one.
+Machine measure_cuda_machine();
+
+// Calls done(row) after each row. The backend must be "cpu", "ref" or "cuda" (whose times are the
+// device's, inputs rounded and launches included, replayed from one recording). Throws
+// kInvalidArgument if nothing matches `only`, with what there is.
 void measure_kernels(Backend& backend, const Machine& machine, const KernelBenchOptions& options,
                      const std::function<void(const KernelRow&)>& done);
 

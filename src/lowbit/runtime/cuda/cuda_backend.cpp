@@ -106,6 +106,8 @@ class CudaBackend : public HostBackend {
   void rope_and_attend(Tensor& qkv, const AttentionShape& shape, const Tensor& cos,
                        const Tensor& sin, KvCache& cache, int64_t layer, Tensor& out) override;
 
+  std::vector<double> times(const std::function<void()>& calls, int repetitions);
+
  private:
   // Steps with equal keys make the same launches with the same arguments.
   using RecordingKey = std::tuple<const void*, const void*, int64_t, int64_t, int>;
@@ -144,6 +146,7 @@ CudaBackend::CudaBackend(const BackendOptions& options) : HostBackend(options.th
   linears_->stream = stream_;
   linears_->processors = properties.multiProcessorCount;
   linears_->shared_bytes = static_cast<int>(properties.sharedMemPerBlockOptin);
+  linears_->wgmma = cuda::has_wgmma();
   linears_->exact = options.activations == Activations::kF32;
   linears_->forced_layout = environment_variable("LOWBIT_LINEAR");
   linears_->forced_kernel = environment_variable("LOWBIT_CUDA_LINEAR");
@@ -290,6 +293,29 @@ void CudaBackend::record(Recording& recording, const std::function<void()>& call
   cuda::check(status, "cudaGraphInstantiate");
 }
 
+std::vector<double> CudaBackend::times(const std::function<void()>& calls, int repetitions) {
+  Recording recording;
+  record(recording, calls);
+  cudaEvent_t start, stop;
+  LOWBIT_CUDA(cudaEventCreate(&start));
+  LOWBIT_CUDA(cudaEventCreate(&stop));
+  std::vector<double> seconds;
+  for (int i = -1; i < repetitions; ++i) {  // the first is not counted
+    LOWBIT_CUDA(cudaEventRecord(start, stream_));
+    LOWBIT_CUDA(cudaGraphLaunch(recording.graph, stream_));
+    LOWBIT_CUDA(cudaEventRecord(stop, stream_));
+    LOWBIT_CUDA(cudaEventSynchronize(stop));
+    float milliseconds = 0;
+    LOWBIT_CUDA(cudaEventElapsedTime(&milliseconds, start, stop));
+    if (i >= 0) seconds.push_back(milliseconds * 1e-3);
+  }
+  LOWBIT_CUDA(cudaEventDestroy(start));
+  LOWBIT_CUDA(cudaEventDestroy(stop));
+  LOWBIT_CUDA(cudaGraphExecDestroy(recording.graph));
+  std::sort(seconds.begin(), seconds.end());
+  return seconds;
+}
+
 void CudaBackend::zero(Tensor& x) {
   LOWBIT_CUDA(cudaMemsetAsync(x.data, 0, static_cast<size_t>(x.bytes()), stream_));
 }
@@ -426,6 +452,30 @@ double cuda_read_bandwidth() {
   LOWBIT_CUDA(cudaEventDestroy(start));
   LOWBIT_CUDA(cudaEventDestroy(stop));
   return static_cast<double>(bytes) / best / 1e6;
+}
+
+double cuda_tensor_peak() {
+  require_device();
+  cudaDeviceProp properties;
+  LOWBIT_CUDA(cudaGetDeviceProperties(&properties, 0));
+  struct Generation {
+    int major, minor;
+    double operations, ghz;  // of a multiprocessor in a cycle; boost clock of the data sheet
+  };
+  constexpr Generation kGenerations[] = {{8, 0, 2048, 1.41}, {9, 0, 4096, 1.83}};
+  for (const Generation& g : kGenerations) {
+    if (g.major == properties.major && g.minor == properties.minor) {
+      return g.operations * g.ghz * properties.multiProcessorCount;
+    }
+  }
+  return 0;
+}
+
+std::vector<double> cuda_times(Backend& backend, const std::function<void()>& calls,
+                               int repetitions) {
+  auto* cuda = dynamic_cast<CudaBackend*>(&backend);
+  LOWBIT_CHECK(cuda != nullptr && repetitions > 0, "only backend cuda is timed so");
+  return cuda->times(calls, repetitions);
 }
 
 }  // namespace lowbit

@@ -6,7 +6,9 @@
 // any chunks, and in every run on any GPU of the same architecture.
 #pragma once
 
+#include <functional>
 #include <memory>
+#include <vector>
 
 #include "lowbit/runtime/backend.h"
 
@@ -19,5 +21,14 @@ std::unique_ptr<Backend> make_cuda_backend(const BackendOptions& options);
 // 10^9 bytes per second that the device can read from its memory, measured. Takes some ten
 // milliseconds. Throws as make_cuda_backend.
 double cuda_read_bandwidth();
+
+// What the device's tensor cores multiply 16-bit floats at, by its data sheet: 10^9 operations per
+// second; 0 if the device is not known. Throws as make_cuda_backend.
+double cuda_tensor_peak();
+
+// Seconds that `calls` to a cuda backend take on the device, sorted: they are recorded once, and
+// the record is repeated. They must have been called before, and must not wait for the device.
+std::vector<double> cuda_times(Backend& backend, const std::function<void()>& calls,
+                               int repetitions);
 
 }  // namespace lowbit

@@ -51,6 +51,14 @@ std::string device_problem() {
                 ": configure with -DLOWBIT_CUDA_ARCHITECTURES=", capability);
 }
 
+bool has_wgmma() {
+  int major = 0, minor = 0;
+  LOWBIT_CUDA(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0));
+  LOWBIT_CUDA(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0));
+  return major == 9 && minor == 0 &&
+         std::string(LOWBIT_CUDA_ARCHITECTURES).find("90a") != std::string::npos;
+}
+
 std::shared_ptr<void> allocate(size_t bytes, const std::string& what) {
   void* data = nullptr;
   const cudaError_t status = cudaMalloc(&data, bytes == 0 ? 1 : bytes);

@@ -18,6 +18,9 @@ void check(cudaError_t status, const char* call);
 // has no code for; empty if nothing is.
 std::string device_problem();
 
+// Whether the first device has wgmma, and this build code for it (90a).
+bool has_wgmma();
+
 // Uninitialized device memory. Throws kOutOfMemory saying what was asked for, what is free, and
 // which option needs less.
 std::shared_ptr<void> allocate(size_t bytes, const std::string& what);

@@ -118,10 +118,28 @@ struct PreparedInput {
   float* scales = nullptr;     // [tokens]
   float* sums = nullptr;       // [columns][units * 8]: of the inputs of each group; integers only
 };
-// The same bits for any number of tokens.
+// The same bits for any number of tokens. On mma.sync.
 void launch_linear_tile(const PackedMatrix& matrix, const LinearInput& input,
                         const PreparedInput& prepared, float* y, int64_t y_stride,
                         cudaStream_t stream);
+
+// What the kernels on wgmma (sm_90a) multiply: columns of inputs as the tensor cores read them.
+struct WideInput {
+  uint16_t* values = nullptr;  // [units][stride / 8][2 halves][8][64], each 8 x 64 swizzled
+  float* scales = nullptr;     // [tokens]
+  float* sums = nullptr;       // [units * 8][stride]: of the inputs of each group; integers only
+  int64_t stride = 0;          // columns, up to a multiple of kWideColumns
+};
+constexpr int kWideColumns = 128;
+void launch_prepare_wide(const PackedMatrix& matrix, const LinearInput& input,
+                         const WideInput& wide, cudaStream_t stream);
+// The same bits as linear_stream's and linear_tile's. columns: 16, 32 or 64 that a cluster takes.
+void launch_linear_split(const PackedMatrix& matrix, const LinearInput& input,
+                         const WideInput& wide, int columns, float* y, int64_t y_stride,
+                         cudaStream_t stream);
+// Once more. rows: 64 or 128 that a block takes.
+void launch_linear_wide(const PackedMatrix& matrix, const LinearInput& input, const WideInput& wide,
+                        int rows, float* y, int64_t y_stride, int processors, cudaStream_t stream);
 
 // Plain fp32 weights: [rows][cols].
 void launch_linear_f32(const float* weight, const float* bias, const float* x, int tokens, int rows,

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "lowbit/base/check.h"
+#include "lowbit/runtime/cuda/linear_wgmma.h"
 #include "lowbit/runtime/host_backend.h"
 
 namespace lowbit::cuda {
@@ -101,6 +102,10 @@ class CudaLinear : public Linear {
     const LinearInput input{x.as<float>(), static_cast<int>(x.rows), e.exact};
     if (e.forced_kernel != "tile" && stream_fits(m, input, e.shared_bytes)) {
       launch_linear_stream(m, input, y, rows_, e.processors, e.stream);
+      return;
+    }
+    if (wgmma_serves(m, e)) {
+      multiply_wgmma(m, input, y, rows_, e);
       return;
     }
     const size_t columns = (static_cast<size_t>(input.columns()) + 63) / 64 * 64;

@@ -21,9 +21,11 @@ struct LinearEnvironment {
   cudaStream_t stream = nullptr;
   int processors = 0;
   int shared_bytes = 0;         // of a block of threads, at most
+  bool wgmma = false;           // the device has it, and the build code for it
   bool exact = false;           // inputs as values and remainders
   std::string forced_layout;    // LOWBIT_LINEAR, or empty
-  std::string forced_kernel;    // LOWBIT_CUDA_LINEAR: "stream" (where it can), "tile", or empty
+  std::string forced_kernel;    // LOWBIT_CUDA_LINEAR: "stream" (where it can), "tile" (mma.sync
+                                // alone), "wgmma" (where many tokens are), or empty
   KnownIds tokens, logit_rows;  // of the step
   Scratch prepared{"inputs in 16 bits"}, row_scales{"scales of inputs"};
   Scratch group_sums{"sums of inputs"}, ids{"ids"};

@@ -1,4 +1,5 @@
-// y = x * W^T for many tokens: the same sums in the same order as linear_stream, bit for bit.
+// y = x * W^T for many tokens on devices without wgmma: the same sums in the same order as
+// linear_stream, bit for bit.
 //
 // Work      A block owns 128 rows x 64 columns of inputs and walks the weight in units of 128
 //           columns, three units ahead in shared memory; each of its 8 warps widens the codes of 32
