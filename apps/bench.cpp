@@ -195,6 +195,7 @@ void add_bench(CLI::App& program) {
   CLI::App& sub = *program.add_subcommand("bench", "Measure speed");
   sub.require_subcommand(1);
   sub.footer("Example: lowbit bench latency -m model.gguf");
+  add_bench_attention(sub);
   add_bench_kernels(sub);
   add_latency(sub);
   add_bench_roofline(sub);

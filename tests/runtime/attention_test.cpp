@@ -16,8 +16,8 @@ namespace {
 using test::gaussian;
 using test::relative_error;
 
-constexpr int64_t kBlocks = 12;
-constexpr int64_t kPositions = 256;
+constexpr int64_t kBlocks = 64;
+constexpr int64_t kPositions = 1200;
 
 struct Case {
   AttentionShape shape;
@@ -28,7 +28,7 @@ struct Case {
 SequenceSpan span_of(int id, int64_t first, int64_t position, int64_t count) {
   SequenceSpan span{first, count, position, {}};
   for (int64_t i = 0; i * kBlockTokens < position + count; ++i) {
-    span.block_table.push_back(static_cast<int32_t>((id * 4 + i) * 5 % kBlocks));
+    span.block_table.push_back(static_cast<int32_t>((id * 20 + i) * 5 % kBlocks));
   }
   return span;
 }
@@ -37,8 +37,9 @@ SequenceSpan span_of(int id, int64_t first, int64_t position, int64_t count) {
 // rotation is the identity or not, as the tables say.
 class Harness {
  public:
-  Harness(const std::string& backend, const Case& c, int threads = 1)
-      : backend_(make_backend(backend, {threads, Activations::kF32})), case_(c) {
+  Harness(const std::string& backend, const Case& c, int threads = 1,
+          Activations activations = Activations::kF32)
+      : backend_(make_backend(backend, {threads, activations})), case_(c) {
     const int64_t half = c.shape.head_dim / 2;
     for (int64_t position = 0; position < kPositions; ++position) {
       for (int64_t i = 0; i < half; ++i) {
@@ -191,6 +192,67 @@ INSTANTIATE_TEST_SUITE_P(Backends, Attention,
                            return concat(std::get<0>(info.param), "_", s.heads, "_on_", s.kv_heads,
                                          "_of_", s.head_dim, "_window_", s.sliding_window);
                          });
+
+// Longer than what a kernel merges at once, and with chunks for the kernels of few and of many.
+class LongAttention : public ::testing::TestWithParam<std::tuple<std::string, AttentionShape>> {
+ protected:
+  static constexpr int64_t kTokens = 1100;
+  std::vector<float> whole(const std::string& backend, Activations activations,
+                           const std::vector<float>& input) const {
+    Harness harness(backend, case_of(), 2, activations);
+    return harness.step({span_of(0, 0, 0, kTokens)}, {&input});
+  }
+  Case case_of() const { return {std::get<1>(GetParam()), DType::kF16}; }
+};
+
+TEST_P(LongAttention, AgreesWithTheReference) {
+  const std::string backend = std::get<0>(GetParam());
+  LOWBIT_SKIP_WITHOUT_BACKEND(backend);
+  const std::vector<float> input = gaussian(kTokens * case_of().shape.qkv_cols(), 4);
+  const std::vector<float> expected = whole("ref", Activations::kF32, input);
+  EXPECT_LT(relative_error(whole(backend, Activations::kF32, input), expected), 2e-4);
+  EXPECT_LT(relative_error(whole(backend, Activations::kDefault, input), expected), 5e-4);
+}
+
+TEST_P(LongAttention, IsTheSameInChunksAndInBatches) {
+  const std::string backend = std::get<0>(GetParam());
+  LOWBIT_SKIP_WITHOUT_BACKEND(backend);
+  const Case c = case_of();
+  const int64_t cols = c.shape.q_cols();
+  const std::vector<float> a = gaussian(kTokens * c.shape.qkv_cols(), 5);
+  const std::vector<float> b = gaussian(kTokens * c.shape.qkv_cols(), 6);
+  for (const Activations activations : {Activations::kF32, Activations::kDefault}) {
+    const std::vector<float> expected = whole(backend, activations, a);
+    Harness mixed(backend, c, 2, activations);
+    std::vector<float> found;
+    int64_t from = 0, other = 0;
+    // A long chunk, one of a tile and a bit, guesses to verify, single tokens; beside others.
+    for (const int64_t to : {300, 301, 306, 370, 371, 600, 665, 1024, 1025, 1099, 1100}) {
+      const int64_t count = to - from, beside = count == 1 ? 1 : count % 90 + 1;
+      const std::vector<float> out =
+          mixed.step({span_of(1, 0, other, beside), span_of(0, beside, from, count)}, {&b, &a});
+      found.insert(found.end(), out.begin() + beside * cols, out.end());
+      other += beside;
+      from = to;
+    }
+    EXPECT_EQ(found, expected);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Backends, LongAttention,
+    ::testing::Combine(::testing::ValuesIn(backend_names()),
+                       ::testing::Values(AttentionShape{4, 2, 64, 0}, AttentionShape{8, 2, 128, 0},
+                                         AttentionShape{8, 2, 128, 300},
+                                         AttentionShape{3, 1, 64, 65}, AttentionShape{2, 1, 80, 0},
+                                         AttentionShape{2, 2, 96, 600},
+                                         AttentionShape{2, 1, 256, 0},
+                                         AttentionShape{20, 1, 64, 0})),
+    [](const auto& info) {
+      const AttentionShape& s = std::get<1>(info.param);
+      return concat(std::get<0>(info.param), "_", s.heads, "_on_", s.kv_heads, "_of_", s.head_dim,
+                    "_window_", s.sliding_window);
+    });
 
 class Step : public ::testing::TestWithParam<std::string> {};
 

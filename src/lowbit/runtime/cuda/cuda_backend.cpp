@@ -1,8 +1,10 @@
 #include "lowbit/runtime/cuda/cuda_backend.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <map>
+#include <numbers>
 #include <tuple>
 
 #include "lowbit/base/check.h"
@@ -23,8 +25,8 @@ namespace {
 using cuda::AttentionDims;
 using cuda::CacheView;
 
-constexpr int kManyTokens = 8;           // up to here a block of threads attends to one page
-constexpr int kMostTokens = 64;          // up to here to a span of pages
+// Attention in fp32: up to here a block of threads takes one page; up to here a span of pages.
+constexpr int kManyTokens = 8, kMostTokens = 64;
 constexpr int64_t kRecordedTokens = 64;  // decode steps of more are not recorded
 constexpr size_t kMostRecordings = 64;
 
@@ -54,7 +56,7 @@ CacheView view_of(const KvCache& cache, int64_t layer) {
   const auto at = [&](int which) {
     return cache.data.as<uint8_t>() + cache.offset(layer, which, 0, 0) * size_of(cache.spec.dtype);
   };
-  return {at(0), at(1), cache.spec.dtype == DType::kF16};
+  return {at(0), at(1), cache.spec.dtype == DType::kF16, cache.spec.blocks};
 }
 
 int count_of(int64_t value) { return static_cast<int>(value); }
@@ -118,12 +120,17 @@ class CudaBackend : public HostBackend {
   void record(Recording& recording, const std::function<void()>& calls);
   void attend(const Tensor& qkv, const AttentionShape& shape, const KvCache& cache, int64_t layer,
               const float* cos, const float* sin, Tensor& out);
+  int64_t take_blocks(cuda::AttentionLaunch& a, cuda::Spans which, int queries) const;
+  void attend_few(cuda::AttentionLaunch& a, cuda::Spans which);
+  void attend_plain(cuda::AttentionLaunch& a, cuda::Spans which);
+  void reserve_workspace(cuda::AttentionLaunch& a, int64_t floats);
   int attention_pages() const;
   int32_t* arrivals(int64_t count);
 
   cudaStream_t stream_ = nullptr;
   std::string device_name_;
   bool records_ = true;
+  bool plain_attention_ = false;  // in fp32, whatever tensor cores could do
   std::shared_ptr<cuda::LinearEnvironment> linears_ = std::make_shared<cuda::LinearEnvironment>();
   cuda::StepData step_;
   cuda::LogitAnswers answers_;
@@ -152,6 +159,7 @@ CudaBackend::CudaBackend(const BackendOptions& options) : HostBackend(options.th
   linears_->forced_kernel = environment_variable("LOWBIT_CUDA_LINEAR");
   records_ = environment_variable("LOWBIT_CUDA_GRAPHS") != "0";
   cuda::sync_each_kernel(options.sync_each_kernel);
+  plain_attention_ = environment_variable("LOWBIT_CUDA_ATTENTION") == "plain";
 }
 
 CudaBackend::~CudaBackend() {
@@ -366,27 +374,65 @@ void CudaBackend::attend(const Tensor& qkv, const AttentionShape& shape, const K
   a.cos = cos;
   a.sin = sin;
   a.dims = dims_of(shape);
+  a.score_scale = static_cast<float>(std::numbers::log2e / std::sqrt(double(shape.head_dim)));
   a.step = step_.view();
   a.cache = view_of(cache, layer);
-  a.most_queries = step_.decodes() ? 1 : cuda::attention_queries(a.dims);
-  a.blocks = step_.query_blocks(a.most_queries, a.block_count);
   a.pages = attention_pages();
-  a.split_keys = qkv.rows <= kManyTokens ? 64 : qkv.rows <= kMostTokens ? 512 : 0;
   a.qkv = qkv.as<float>();
   a.out = out.as<float>();
+  a.arrivals = arrivals(qkv.rows * shape.heads);
+  for (const cuda::Spans which : {cuda::Spans::kShort, cuda::Spans::kLong}) {
+    if (plain_attention_ || linears_->exact || !a.cache.half || !cuda::few_fits(a.dims)) {
+      attend_plain(a, which);
+    } else if (which == cuda::Spans::kLong && cuda::tile_fits(a.dims)) {
+      if (take_blocks(a, which, cuda::tile_queries(a.dims)) > 0) {
+        cuda::launch_attention_tile(a, stream_);
+      }
+    } else {
+      attend_few(a, which);
+    }
+  }
+}
+
+// Lets `a` attend for some of the step's tokens; returns the key spans of all of its query blocks.
+int64_t CudaBackend::take_blocks(cuda::AttentionLaunch& a, cuda::Spans which, int queries) const {
+  const cuda::QueryBlocks blocks = step_.query_blocks(which, step_.decodes() ? 1 : queries);
+  a.blocks = blocks.blocks;
+  a.block_count = blocks.count;
+  a.most_queries = blocks.most_queries;
+  return blocks.key_spans;
+}
+
+void CudaBackend::attend_few(cuda::AttentionLaunch& a, cuda::Spans which) {
+  int64_t spans = take_blocks(a, which, cuda::few_queries(a.dims));
+  if (spans == 0) return;
+  constexpr int kSpanPages = cuda::kAttentionSpan / static_cast<int>(kBlockTokens);
+  // Enough for later steps of a recording.
+  if (step_.decodes()) spans = int64_t{a.block_count} * ((a.pages + kSpanPages - 1) / kSpanPages);
+  reserve_workspace(a, cuda::few_workspace(a, spans));
+  cuda::launch_attention_few(a, spans, linears_->processors, stream_);
+}
+
+void CudaBackend::attend_plain(cuda::AttentionLaunch& a, cuda::Spans which) {
+  if (take_blocks(a, which, cuda::attention_queries(a.dims)) == 0) return;
+  const int64_t tokens = a.step.tokens;
+  a.split_keys = tokens <= kManyTokens ? 64 : tokens <= kMostTokens ? 512 : 0;
   const int64_t shared = cuda::attention_shared_bytes(a.dims, a.most_queries, a.cache.half);
   LOWBIT_CHECK_KIND(shared <= linears_->shared_bytes, ErrorKind::kUnsupported,
-                    "attention with heads of ", shape.head_dim, " and a cache of ",
-                    name_of(cache.spec.dtype), " does not fit the GPU's shared memory (",
+                    "attention with heads of ", a.dims.head_dim, " and a cache of ",
+                    a.cache.half ? "f16" : "f32", " does not fit the GPU's shared memory (",
                     linears_->shared_bytes, " bytes); use --cache-type f16 or --backend cpu");
-  const auto bytes = static_cast<size_t>(cuda::attention_workspace(a)) * sizeof(float);
+  reserve_workspace(a, cuda::attention_workspace(a));
+  cuda::launch_attention(a, stream_);
+}
+
+void CudaBackend::reserve_workspace(cuda::AttentionLaunch& a, int64_t floats) {
+  const auto bytes = static_cast<size_t>(floats) * sizeof(float);
   if (bytes > workspace_bytes_) {
     workspace_bytes_ = bytes;
     forget_recordings();
   }
   a.workspace = static_cast<float*>(workspace_.reserve(bytes, stream_));
-  a.arrivals = arrivals(qkv.rows * shape.heads);
-  cuda::launch_attention(a, stream_);
 }
 
 int32_t* CudaBackend::arrivals(int64_t count) {

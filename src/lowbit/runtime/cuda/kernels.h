@@ -165,6 +165,7 @@ struct CacheView {
   void* keys = nullptr;
   void* values = nullptr;
   bool half = true;
+  int64_t blocks = 0;
 };
 
 void launch_add_rms_norm(float* residual, const float* hidden, const float* weight, int tokens,
@@ -178,24 +179,32 @@ void launch_silu_mul(const float* gate_up, int tokens, int cols, float* out, cud
 void launch_gather_rows(const float* x, const int32_t* rows, int count, int cols, float* out,
                         cudaStream_t stream);
 
+// Keys that are merged before they join the others (attention.cuh).
+constexpr int kAttentionSpan = 256;
+
 // Neighbouring tokens of one sequence that one block of threads attends for.
 struct QueryBlock {
   int first, count;  // tokens of the batch
   int table;         // where the sequence's block table starts
   int cached;        // keys of the sequence from before this step
+  int position;      // of the first token; the others follow
+  int spans_before;  // spans of kAttentionSpan keys of the blocks before this one in its list
 };
 
 struct AttentionLaunch {
   AttentionDims dims;
   StepView step;
   CacheView cache;
-  const QueryBlock* blocks = nullptr;  // in device memory
+  const QueryBlock* blocks =
+      nullptr;  // in device memory; behind them one whose spans_before counts
   int block_count = 0;
-  int most_queries = 1;  // of a block
-  int pages = 0;         // of 64 keys, of the longest sequence, or more
-  // Keys of one thread block: 64 or 512 with partial results in `workspace`, or all (0).
+  int most_queries = 1;   // of a block
+  int pages = 0;          // of 64 keys, of the longest sequence, or more
+  float score_scale = 0;  // log2(e) / sqrt(head_dim)
+  // attention_plain: keys of one thread block, 64 or 512 with partial results in `workspace`, or
+  // all (0).
   int split_keys = 0;
-  float* workspace = nullptr;   // attention_workspace() floats
+  float* workspace = nullptr;
   int32_t* arrivals = nullptr;  // [tokens * heads] zeros; left so
   const float* qkv = nullptr;
   // Of one query of each block: [positions][head_dim / 2], by which it rotates its query and the
@@ -206,6 +215,19 @@ struct AttentionLaunch {
   constexpr bool rotates() const { return cos != nullptr; }
 };
 
+// Attention by tensor cores: caches of halves, queries and weights rounded to halves. Both kernels
+// make the same bits. attention_few splits the keys; `spans` are the key spans of all query blocks,
+// or more.
+bool few_fits(const AttentionDims& dims);
+int few_queries(const AttentionDims& dims);                           // the most of a block
+int64_t few_workspace(const AttentionLaunch& launch, int64_t spans);  // floats
+void launch_attention_few(const AttentionLaunch& launch, int64_t spans, int processors,
+                          cudaStream_t stream);
+bool tile_fits(const AttentionDims& dims);
+int tile_queries(const AttentionDims& dims);
+void launch_attention_tile(const AttentionLaunch& launch, cudaStream_t stream);
+
+// Attention in fp32: any cache, any head.
 // Queries of a block, so that queries x grouped heads fill a block of threads.
 int attention_queries(const AttentionDims& dims);
 // Whether it can rotate such heads.
