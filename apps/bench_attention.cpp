@@ -4,6 +4,7 @@
 
 #include "bench_machine.h"
 #include "commands.h"
+#include "lowbit/base/json.h"
 #include "lowbit/base/limits.h"
 #include "lowbit/bench/attention.h"
 #include "lowbit/report/table.h"

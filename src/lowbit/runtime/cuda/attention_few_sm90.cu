@@ -608,14 +608,15 @@ int64_t few_units(const AttentionLaunch& a, int64_t spans) {
 
 }  // namespace
 
-bool few_fits(const AttentionDims& dims) {
+bool tensor_cores_fit(const AttentionDims& dims) {
   static const bool known = [] {
     int major = 0, minor = 0;
     LOWBIT_CUDA(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0));
     LOWBIT_CUDA(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0));
     return major == 9 && minor == 0;
   }();
-  return known && (dims.head_dim == 64 || dims.head_dim == 128);
+  return known && (dims.head_dim == 64 || dims.head_dim == 128) &&
+         dims.heads / dims.kv_heads <= 128;
 }
 
 int few_queries(const AttentionDims& dims) { return kUnitRows / row_heads(dims); }

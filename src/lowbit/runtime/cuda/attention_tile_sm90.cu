@@ -344,10 +344,6 @@ void launch_tile(const AttentionLaunch& a, cudaStream_t stream) {
 
 }  // namespace
 
-bool tile_fits(const AttentionDims& dims) {
-  return few_fits(dims) && dims.heads / dims.kv_heads <= 16;
-}
-
 int tile_queries(const AttentionDims& dims) { return kBlockRows / (dims.heads / dims.kv_heads); }
 
 void launch_attention_tile(const AttentionLaunch& a, cudaStream_t stream) {

@@ -27,7 +27,8 @@ using cuda::CacheView;
 
 // Attention in fp32: up to here a block of threads takes one page; up to here a span of pages.
 constexpr int kManyTokens = 8, kMostTokens = 64;
-constexpr int64_t kRecordedTokens = 64;  // decode steps of more are not recorded
+constexpr int64_t kMostWorkspace = int64_t{64} << 20;  // floats, of partial attention
+constexpr int64_t kRecordedTokens = 64;                // decode steps of more are not recorded
 constexpr size_t kMostRecordings = 64;
 
 void require_device() {
@@ -121,7 +122,7 @@ class CudaBackend : public HostBackend {
   void attend(const Tensor& qkv, const AttentionShape& shape, const KvCache& cache, int64_t layer,
               const float* cos, const float* sin, Tensor& out);
   int64_t take_blocks(cuda::AttentionLaunch& a, cuda::Spans which, int queries) const;
-  void attend_few(cuda::AttentionLaunch& a, cuda::Spans which);
+  void attend_few(cuda::AttentionLaunch& a);
   void attend_plain(cuda::AttentionLaunch& a, cuda::Spans which);
   void reserve_workspace(cuda::AttentionLaunch& a, int64_t floats);
   int attention_pages() const;
@@ -381,15 +382,15 @@ void CudaBackend::attend(const Tensor& qkv, const AttentionShape& shape, const K
   a.qkv = qkv.as<float>();
   a.out = out.as<float>();
   a.arrivals = arrivals(qkv.rows * shape.heads);
+  const bool plain =
+      plain_attention_ || linears_->exact || !a.cache.half || !cuda::tensor_cores_fit(a.dims);
   for (const cuda::Spans which : {cuda::Spans::kShort, cuda::Spans::kLong}) {
-    if (plain_attention_ || linears_->exact || !a.cache.half || !cuda::few_fits(a.dims)) {
+    if (plain) {
       attend_plain(a, which);
-    } else if (which == cuda::Spans::kLong && cuda::tile_fits(a.dims)) {
-      if (take_blocks(a, which, cuda::tile_queries(a.dims)) > 0) {
-        cuda::launch_attention_tile(a, stream_);
-      }
-    } else {
-      attend_few(a, which);
+    } else if (which == cuda::Spans::kShort) {
+      attend_few(a);
+    } else if (take_blocks(a, which, cuda::tile_queries(a.dims)) > 0) {
+      cuda::launch_attention_tile(a, stream_);
     }
   }
 }
@@ -403,13 +404,17 @@ int64_t CudaBackend::take_blocks(cuda::AttentionLaunch& a, cuda::Spans which, in
   return blocks.key_spans;
 }
 
-void CudaBackend::attend_few(cuda::AttentionLaunch& a, cuda::Spans which) {
-  int64_t spans = take_blocks(a, which, cuda::few_queries(a.dims));
+void CudaBackend::attend_few(cuda::AttentionLaunch& a) {
+  int64_t spans = take_blocks(a, cuda::Spans::kShort, cuda::few_queries(a.dims));
   if (spans == 0) return;
-  constexpr int kSpanPages = cuda::kAttentionSpan / static_cast<int>(kBlockTokens);
-  // Enough for later steps of a recording.
-  if (step_.decodes()) spans = int64_t{a.block_count} * ((a.pages + kSpanPages - 1) / kSpanPages);
-  reserve_workspace(a, cuda::few_workspace(a, spans));
+  if (step_.decodes() && a.step.tokens <= kRecordedTokens) {  // enough for later steps as well
+    constexpr int kSpanPages = cuda::kAttentionSpan / static_cast<int>(kBlockTokens);
+    spans = int64_t{a.block_count} * ((a.pages + kSpanPages - 1) / kSpanPages);
+  }
+  const int64_t floats = cuda::few_workspace(a, spans);
+  // Many short chunks far into their sequences: slower, but needs no workspace.
+  if (floats > kMostWorkspace && !a.rotates()) return cuda::launch_attention_tile(a, stream_);
+  reserve_workspace(a, floats);
   cuda::launch_attention_few(a, spans, linears_->processors, stream_);
 }
 

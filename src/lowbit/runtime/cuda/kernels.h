@@ -217,13 +217,12 @@ struct AttentionLaunch {
 
 // Attention by tensor cores: caches of halves, queries and weights rounded to halves. Both kernels
 // make the same bits. attention_few splits the keys; `spans` are the key spans of all query blocks,
-// or more.
-bool few_fits(const AttentionDims& dims);
+// or more. attention_tile neither splits nor rotates.
+bool tensor_cores_fit(const AttentionDims& dims);
 int few_queries(const AttentionDims& dims);                           // the most of a block
 int64_t few_workspace(const AttentionLaunch& launch, int64_t spans);  // floats
 void launch_attention_few(const AttentionLaunch& launch, int64_t spans, int processors,
                           cudaStream_t stream);
-bool tile_fits(const AttentionDims& dims);
 int tile_queries(const AttentionDims& dims);
 void launch_attention_tile(const AttentionLaunch& launch, cudaStream_t stream);
 
