@@ -233,6 +233,24 @@ TEST_F(Auto, SaysWhatIsImpossible) {
   other = options_;
   other.calibration.path.clear();
   expect(other, "needs text");
+  other = options_;
+  other.input_bits = 8;
+  expect(other, "does not round inputs");
+}
+
+// As one may write by hand: modules and schemes.
+TEST_F(Auto, TakesAPlanWithoutMeasurements) {
+  const auto expected = made(options_);
+  const MixPlan mix = plan();
+  Json least = {{"layers", Json::array()}};
+  for (const MixUnit& unit : mix.units) {
+    least["layers"].push_back(
+        {{"modules", unit.modules}, {"scheme", name_of(unit.choice().scheme)}});
+  }
+  options_.method_options.automatic.plan =
+      std::make_shared<const MixPlan>(mix_plan_from_json(least, "plan"));
+  EXPECT_EQ(made(options_).at("model.safetensors"), expected.at("model.safetensors"));
+  EXPECT_EQ(plan().totals().bytes, mix.totals().bytes);
 }
 
 TEST_F(Auto, RefusesThePlanOfAnotherModel) {

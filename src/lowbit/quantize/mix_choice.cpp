@@ -14,11 +14,10 @@ namespace lowbit {
 
 namespace {
 
-// A step of size for every step of loss: fewer bits, smaller groups or zero points.
-constexpr const char* kUsualSchemes[] = {
-    "w2_g64_zero", "w3_g64",      "w3_g64_zero", "w3_g32", "w4_g128", "w4_g64",
-    "w4_g64_zero", "w4_g32_zero", "w5_g64",      "w6_g64", "w8_g64",
-};
+// A step of size for every step of loss: fewer bits or smaller groups. Without zero points, which
+// compressed-tensors 0.20 fails to load in transformers.
+constexpr const char* kUsualSchemes[] = {"w2_g32", "w3_g64", "w3_g32", "w4_g128", "w4_g64",
+                                         "w4_g32", "w5_g64", "w6_g64", "w8_g64"};
 constexpr const char* kGroupNames[kLinearGroups] = {"qkv_proj", "o_proj", "gate_up_proj",
                                                     "down_proj"};
 
@@ -43,14 +42,6 @@ std::vector<QuantScheme> schemes_of(const QuantizeOptions& options) {
   return schemes;
 }
 
-int64_t bytes_of(const QuantScheme& scheme, int64_t rows, int64_t cols) {
-  QTensor weight;
-  weight.scheme = scheme;
-  weight.rows = rows;
-  weight.cols = cols;
-  return weight.stored_bytes();
-}
-
 // Linears that read the same input.
 MixUnit make_unit(std::string name, const std::vector<const PlanItem*>& items,
                   const std::vector<QuantScheme>& schemes) {
@@ -64,7 +55,7 @@ MixUnit make_unit(std::string name, const std::vector<const PlanItem*>& items,
   for (const QuantScheme& scheme : schemes) {
     if (cols % scheme.group_size != 0) continue;
     MixOption option{.scheme = scheme};
-    for (const PlanItem* item : items) option.bytes += bytes_of(scheme, item->rows, cols);
+    for (const PlanItem* item : items) option.bytes += mix_bytes(scheme, item->rows, cols);
     unit.options.push_back(option);
   }
   LOWBIT_CHECK(!unit.options.empty(), unit.name, ": no scheme's groups divide its ", cols,

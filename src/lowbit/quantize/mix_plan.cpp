@@ -4,6 +4,7 @@
 #include <map>
 
 #include "lowbit/base/check.h"
+#include "lowbit/tensor/qtensor.h"
 
 namespace lowbit {
 
@@ -145,28 +146,42 @@ std::optional<QuantScheme> parse_mix_scheme(const std::string& name) {
   return std::nullopt;
 }
 
-void apply_mix(const MixPlan& mix, Plan& plan) {
-  std::map<std::string, QuantScheme> schemes;
-  for (const MixUnit& unit : mix.units) {
+int64_t mix_bytes(const QuantScheme& scheme, int64_t rows, int64_t cols) {
+  QTensor weight;
+  weight.scheme = scheme;
+  weight.rows = rows;
+  weight.cols = cols;
+  return weight.stored_bytes();
+}
+
+void apply_mix(MixPlan mix, Plan& plan) {
+  std::map<std::string, MixUnit*> units;
+  for (MixUnit& unit : mix.units) {
     for (const std::string& module : unit.modules) {
-      LOWBIT_CHECK(schemes.emplace(module, unit.choice().scheme).second, "the plan has ", module,
-                   " twice");
+      LOWBIT_CHECK(units.emplace(module, &unit).second, "the plan has ", module, " twice");
     }
+    unit.weights = 0;
+    unit.options[unit.chosen].bytes = 0;
   }
-  for (PlanUnit& unit : plan.units) {
-    for (PlanItem& item : unit.items) {
+  for (PlanUnit& part : plan.units) {
+    for (PlanItem& item : part.items) {
       if (!item.quantize) continue;
-      const auto found = schemes.find(item.name);
-      LOWBIT_CHECK(found != schemes.end(), "the plan has no scheme for ", item.name,
+      const auto found = units.find(item.name);
+      LOWBIT_CHECK(found != units.end(), "the plan has no scheme for ", item.name,
                    "; it is of another model, or made with other --skip");
-      LOWBIT_CHECK(item.cols % found->second.group_size == 0, "the plan wants ",
-                   name_of(found->second), " for ", item.name, ", whose ", item.cols,
+      MixUnit& unit = *found->second;
+      MixOption& option = unit.options[unit.chosen];
+      LOWBIT_CHECK(item.cols % option.scheme.group_size == 0, "the plan wants ",
+                   name_of(option.scheme), " for ", item.name, ", whose ", item.cols,
                    " columns such groups do not divide");
-      item.scheme = found->second;
-      schemes.erase(found);
+      item.scheme = option.scheme;
+      unit.weights += item.rows * item.cols;
+      unit.cols = item.cols;
+      option.bytes += mix_bytes(option.scheme, item.rows, item.cols);
+      units.erase(found);
     }
   }
-  LOWBIT_CHECK(schemes.empty(), "the plan has a scheme for ", schemes.begin()->first,
+  LOWBIT_CHECK(units.empty(), "the plan has a scheme for ", units.begin()->first,
                ", which the model does not have or keeps in 16 bits (--skip)");
   plan.mix = to_json(mix);
 }

@@ -61,9 +61,12 @@ MixPlan mix_plan_from_json(const Json& document, const std::string& origin);
 // "w4_g64", "w3_g32_zero": integers of 2 to 8 bits in groups of 32, 64 or 128.
 std::optional<QuantScheme> parse_mix_scheme(const std::string& name);
 
-// Gives every linear of the plan that is quantized its scheme. Throws kInvalidArgument naming a
-// module that is missing, there twice, or not in the model, or whose columns a group does not
-// divide.
-void apply_mix(const MixPlan& mix, Plan& plan);
+// Gives every linear of the plan that is quantized its scheme, and units their sizes. Throws
+// kInvalidArgument naming a module that is missing, there twice, or not in the model, or whose
+// columns a group does not divide.
+void apply_mix(MixPlan mix, Plan& plan);
+
+// Bytes that a matrix of this scheme takes.
+int64_t mix_bytes(const QuantScheme& scheme, int64_t rows, int64_t cols);
 
 }  // namespace lowbit

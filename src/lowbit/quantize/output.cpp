@@ -93,7 +93,8 @@ std::string model_card(const OutputJob& job, const std::string& format) {
     const MixPlan mix = mix_plan_from_json(job.plan.mix, kMixPlanFile);
     char bits[16];
     std::snprintf(bits, sizeof(bits), "%.3f", mix.totals().bits());
-    card += concat("| method | auto: layers' schemes chosen for ", mix.goal, "; ", options.method,
+    card += concat("| method | auto: layers' schemes chosen for ",
+                   mix.goal.empty() ? "a plan" : mix.goal, "; ", options.method,
                    " |\n| bits per weight | ", bits, " |\n| layers | ", mix.summary(), " (",
                    kMixPlanFile, " says why) |\n");
   } else if (quantized) {

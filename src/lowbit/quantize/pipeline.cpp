@@ -80,6 +80,7 @@ void check_mixing(const QuantizeOptions& options) {
   const QuantizeMethod& rounds = rounding_method(options);
   LOWBIT_CHECK(rounds.scheme == plain.scheme && !rounds.mixes, "--auto-method ", wanted.method,
                " does not round to a scheme of one's choice; these do: ", names);
+  LOWBIT_CHECK(options.input_bits == 16, "--method ", options.method, " does not round inputs");
   LOWBIT_CHECK(options.group_size > 0, "--method ", options.method,
                " has groups of 32, 64 and 128, not of whole rows");
   const int goals =
@@ -317,7 +318,7 @@ QuantizeSummary run(const std::string& model, const fs::path& out, const Quantiz
     output->check();
     summary.notices = mix.notices;
     const auto& chosen = options.method_options.automatic.chosen;
-    if (chosen) chosen(mix);
+    if (chosen) chosen(mix_plan_from_json(plan.mix, "plan"));
   }
   std::unique_ptr<CalibratedBlocks> calibrated;
   if (calibrates && last_unfinished(plan, work) > 0) {
