@@ -2,6 +2,7 @@
 #include <cstdio>
 #include <memory>
 
+#include "auto_options.h"
 #include "calibration_options.h"
 #include "commands.h"
 #include "lowbit/base/check.h"
@@ -19,6 +20,7 @@ namespace {
 struct QuantizeCommand {
   std::string model, out;
   QuantizeOptions options;
+  AutoCommand automatic;
 };
 
 // One line for each row of the table.
@@ -41,7 +43,9 @@ std::string format_list() {
 }
 
 void execute(const QuantizeCommand& command) {
-  const QuantizeSummary summary = quantize_checkpoint(command.model, command.out, command.options);
+  QuantizeOptions options = command.options;
+  prepare_auto(options, command.automatic);
+  const QuantizeSummary summary = quantize_checkpoint(command.model, command.out, options);
   for (const std::string& notice : summary.notices) {
     std::fprintf(stderr, "note: %s\n", notice.c_str());
   }
@@ -96,6 +100,7 @@ void add_quantize(CLI::App& program) {
       ->capture_default_str();
   add_calibration_text_options(sub, options.calibration);
   add_calibration_method_options(sub, options);
+  add_auto_options(sub, options.method_options.automatic, command->automatic);
   sub.add_option("-t,--threads", options.threads, "Threads (0: all)")->check(CLI::Range(0, 1024));
   sub.add_flag("--force", options.force, "Replace OUT, and discard an unfinished run's work");
   sub.callback([command] { execute(*command); });

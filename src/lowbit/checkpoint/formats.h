@@ -20,6 +20,12 @@ class TensorSource {
   virtual StoredTensor tensor(const std::string& name) const = 0;
 };
 
+// Modules that have a scheme of their own.
+struct SchemeModules {
+  QuantScheme scheme;
+  std::vector<std::string> modules;
+};
+
 struct CheckpointFormat {
   const char* name;  // "gptq": --format, and what inspect prints
   // Whether config.json's quantization_config (null if absent) is of this format.
@@ -43,6 +49,9 @@ struct CheckpointFormat {
   void (*describe_order)(Json& quantization_config) = nullptr;
   // Whether quantization_config() says what QuantScheme::input_bits is.
   bool says_input_bits = false;
+  // quantization_config() of a model whose modules have different schemes. Null: they cannot.
+  Json (*mixed_config)(std::span<const SchemeModules> schemes,
+                       const std::vector<std::string>& skipped) = nullptr;
 };
 
 // All rows; "safetensors" (nothing quantized) is the last and detects anything without a

@@ -10,6 +10,7 @@
 #include "lowbit/base/checksum.h"
 #include "lowbit/base/child_process.h"
 #include "lowbit/base/version.h"
+#include "lowbit/bench/layer_timer.h"
 #include "lowbit/checkpoint/paths.h"
 #include "lowbit/compare/stages.h"
 #include "lowbit/eval/logits_file.h"
@@ -231,7 +232,10 @@ class Comparer {
     return path.string();
   }
 
-  Json quantize(const std::string& path, const QuantizeOptions& options) const {
+  Json quantize(const std::string& path, QuantizeOptions options) const {
+    if (quantize_method(options.method).mixes) {
+      options.method_options.automatic.seconds_of = layer_timer(options.threads);
+    }
     const QuantizeSummary summary = quantize_checkpoint(job_.models.front(), path, options);
     return {{"seconds", summary.seconds},
             {"peak_mib", peak_memory_mib()},

@@ -144,6 +144,9 @@ void add_method_option_fields(Fields& fields, QuantizeOptions& options) {
   fields.push_back(number<int64_t>("iters", autoround.iterations, 1, kMany));
   fields.push_back(number<int64_t>("batch_size", autoround.batch_size, 1, kMany));
   fields.push_back(number("lr", autoround.learning_rate, 1e-6, 1.0));
+  AutoOptions& automatic = options.method_options.automatic;
+  fields.push_back(text("auto_method", automatic.method));
+  fields.push_back(number("target_bits", automatic.target_bits, 1.0, 16.0));
   RefineOptions& refine = options.method_options.refine;
   fields.push_back(number<int64_t>("refine_steps", refine.steps, 1, kMany));
   fields.push_back(number("refine_lr", refine.rate, 1e-6, 1.0));

@@ -8,6 +8,7 @@
 #include "lowbit/checkpoint/formats.h"
 #include "lowbit/quantize/fault.h"
 #include "lowbit/quantize/hf_config.h"
+#include "lowbit/quantize/mix_plan.h"
 #include "lowbit/quantize/output.h"
 #include "lowbit/quantize/part_checkpoint.h"
 #include "lowbit/quantize/quantizer.h"
@@ -38,12 +39,16 @@ class HfOutput final : public Output {
                  " cannot hold columns in another order; use --format gptq, or --act-order static");
     LOWBIT_CHECK(format_.write != nullptr, "lowbit reads --format ", format_.name,
                  " but does not write it");
+    LOWBIT_CHECK(!mixed() || format_.mixed_config != nullptr, "--format ", format_.name,
+                 " has one scheme for all layers; use --format compressed-tensors");
   }
 
   void check() const override {
     hf_config(job_.checkpoint, job_.config, dense_.type);
     if (!quantizes_) return;
-    if (request_.code == Code::kInt) check_group_size(job_.plan, request_.group_size);
+    if (request_.code == Code::kInt && !mixed()) {
+      check_group_size(job_.plan, request_.group_size);
+    }
     for (const PlanUnit& unit : job_.plan.units) {
       for (const PlanItem& item : unit.items) {
         if (item.quantize) check_holds(item);
@@ -69,8 +74,9 @@ class HfOutput final : public Output {
 
   QuantScheme scheme(const PlanItem& item) const override {
     if (!item.quantize) return dense_scheme(Code::kF16);
-    const QuantScheme request =
-        module_scheme_ != nullptr ? module_scheme_(request_, item.name) : request_;
+    const QuantScheme request = item.scheme                 ? *item.scheme
+                                : module_scheme_ != nullptr ? module_scheme_(request_, item.name)
+                                                            : request_;
     return for_shape(request, item.rows, item.cols);
   }
 
@@ -98,6 +104,8 @@ class HfOutput final : public Output {
   }
 
  private:
+  bool mixed() const { return !job_.plan.mix.is_null(); }
+
   // Asks the format itself, with a small weight whose rows leave the same remainders.
   void check_holds(const PlanItem& item) const {
     const int64_t rows = std::min<int64_t>(item.rows, 256 + item.rows % 256);
@@ -113,8 +121,8 @@ class HfOutput final : public Output {
     weight.cols = item.cols;
     weight.codes = Bytes::own(std::vector<uint8_t>(weight.rows * weight.row_bytes()));
     weight.scales.assign(weight.rows * weight.groups(), 1.f);
-    if (request_.zero == Zero::kInt) weight.zeros.assign(weight.scales.size(), 1);
-    if (request_.zero == Zero::kOffset) weight.offsets.assign(weight.scales.size(), -1.f);
+    if (weight.scheme.zero == Zero::kInt) weight.zeros.assign(weight.scales.size(), 1);
+    if (weight.scheme.zero == Zero::kOffset) weight.offsets.assign(weight.scales.size(), -1.f);
     if (reorders_) {
       weight.input_order.resize(static_cast<size_t>(item.cols));
       std::iota(weight.input_order.rbegin(), weight.input_order.rend(), 0);
@@ -136,9 +144,29 @@ class HfOutput final : public Output {
     write_vector({PlanItem::Kind::kVector, item.name + ".bias", item.rows, 1, false}, bias, part);
   }
 
+  // Which modules have which scheme, in the order of the model.
+  std::vector<SchemeModules> schemes() const {
+    std::vector<SchemeModules> groups;
+    for (const PlanUnit& unit : job_.plan.units) {
+      for (const PlanItem& item : unit.items) {
+        if (!item.quantize) continue;
+        const QuantScheme chosen = scheme(item);
+        const auto group = std::find_if(groups.begin(), groups.end(),
+                                        [&](const SchemeModules& g) { return g.scheme == chosen; });
+        if (group == groups.end()) {
+          groups.push_back({chosen, {item.name}});
+        } else {
+          group->modules.push_back(item.name);
+        }
+      }
+    }
+    return groups;
+  }
+
   // quantization_config of the result.
   Json description() const {
-    Json description = format_.quantization_config(request_, job_.plan.skipped);
+    Json description = mixed() ? format_.mixed_config(schemes(), job_.plan.skipped)
+                               : format_.quantization_config(request_, job_.plan.skipped);
     if (reorders_) format_.describe_order(description);
     return description;
   }
@@ -194,6 +222,10 @@ class HfOutput final : public Output {
       if (quantization["quant_method"] == "mixq") {
         write_file_atomic(result / "quant_config.json", dump_json(quantization, 2) + "\n");
       }
+    }
+    if (mixed()) {
+      fault_point("plan");
+      write_file_atomic(result / kMixPlanFile, dump_json(job_.plan.mix, 1) + "\n");
     }
     fault_point("config");
     write_file_atomic(result / "config.json", dump_json(config, 2) + "\n");

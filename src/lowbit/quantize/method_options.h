@@ -2,14 +2,18 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "lowbit/base/json.h"
+#include "lowbit/tensor/scheme.h"
 
 namespace lowbit {
+
+struct MixPlan;  // mix_plan.h
 
 // Which columns gptq rounds first.
 enum class ActOrder {
@@ -56,6 +60,22 @@ struct RefineOptions {
   double range_rate = 0;  // of ranges
 };
 
+// The choice of a scheme for each layer, mix_choice.h. At most one goal; none: the size that the
+// run's own bits, group and symmetry would have everywhere.
+struct AutoOptions {
+  std::string method = "autoround";  // that rounds the weights
+  double target_bits = 0;            // goal: per quantized weight, scales included; 0: none
+  int64_t target_bytes = 0;          // goal: of all of the checkpoint's tensors; 0: none
+  double max_ppl_increase = 0;       // goal: 0.01 for 1 %; 0: none
+  // With a goal of size: how much slower than uniform layers of that size, at most.
+  double max_slowdown = 0.05;
+  std::vector<std::string> schemes;     // to choose from (parse_mix_scheme()); empty: the usual
+  std::shared_ptr<const MixPlan> plan;  // takes this one instead of choosing
+  // Seconds that a linear takes for one token on this machine; null: speed does not count.
+  std::function<double(int64_t rows, int64_t cols, const QuantScheme& scheme)> seconds_of;
+  std::function<void(const MixPlan& plan)> chosen;  // told before weights are rounded; null: not
+};
+
 struct MethodOptions {
   GptqOptions gptq;
   AwqOptions awq;
@@ -63,6 +83,7 @@ struct MethodOptions {
   MixqOptions mixq;
   AutoRoundOptions autoround;
   RefineOptions refine;
+  AutoOptions automatic;
   uint64_t seed = 42;
 };
 

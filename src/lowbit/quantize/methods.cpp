@@ -9,6 +9,7 @@
 #include "lowbit/quantize/float_codes.h"
 #include "lowbit/quantize/gptq.h"
 #include "lowbit/quantize/hqq.h"
+#include "lowbit/quantize/mix_plan.h"
 #include "lowbit/quantize/mixq.h"
 #include "lowbit/quantize/quantizer.h"
 #include "lowbit/quantize/rtn.h"
@@ -152,6 +153,21 @@ Json describe_best(const MethodOptions& options) {
   return result;
 }
 
+Json describe_auto(const MethodOptions& options) {
+  const AutoOptions& wanted = options.automatic;
+  const QuantizeMethod& rounds = quantize_method(wanted.method);
+  Json result = {{"method", wanted.method},
+                 {"target_bits", wanted.target_bits},
+                 {"target_bytes", wanted.target_bytes},
+                 {"max_ppl_increase", wanted.max_ppl_increase},
+                 {"max_slowdown", wanted.max_slowdown},
+                 {"measures_speed", wanted.seconds_of != nullptr},
+                 {"schemes", wanted.schemes},
+                 {"plan", wanted.plan ? Json(sha256(dump_json(to_json(*wanted.plan)))) : Json()}};
+  if (rounds.describe != nullptr) result["of_method"] = rounds.describe(options);
+  return result;
+}
+
 constexpr ScaleForm kPlain = ScaleForm::kFloat, kNested = ScaleForm::kNested;
 
 constexpr QuantizeMethod kMethods[] = {
@@ -179,6 +195,10 @@ constexpr QuantizeMethod kMethods[] = {
      "autoround, then all blocks at once against the model's predictions (needs --calibration)",
      make_searching_rtn, integers, make_block<AutoRound, &MethodOptions::autoround>, describe_best,
      nullptr, true},
+    {"auto", "compressed-tensors",
+     "measures speed and loss of each layer in each scheme and takes the best mix of the size "
+     "(needs --calibration)",
+     make_searching_rtn, integers, nullptr, describe_auto, nullptr, false, 2, nullptr, false, true},
     {"nf4", "bitsandbytes", "bitsandbytes' NormalFloat in blocks of 64", make<BlockCodes>,
      fixed<blocks_of_64<Code::kNf4, kPlain>>},
     {"nf4-double", "bitsandbytes", "nf4 with its scales in 8 bits", make<BlockCodes>,

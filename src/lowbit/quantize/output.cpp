@@ -1,10 +1,12 @@
 #include "lowbit/quantize/output.h"
 
 #include <algorithm>
+#include <cstdio>
 
 #include "lowbit/base/check.h"
 #include "lowbit/base/version.h"
 #include "lowbit/checkpoint/formats.h"
+#include "lowbit/quantize/mix_plan.h"
 #include "lowbit/quantize/quantizer.h"
 
 namespace lowbit {
@@ -87,7 +89,15 @@ std::string model_card(const OutputJob& job, const std::string& format) {
   card += "| | |\n|---|---|\n";
   card += concat("| made from | ", base_name(job.checkpoint.path()), " |\n");
   card += concat("| format | ", format, " |\n");
-  if (quantized) {
+  if (!job.plan.mix.is_null()) {
+    const MixPlan mix = mix_plan_from_json(job.plan.mix, kMixPlanFile);
+    char bits[16];
+    std::snprintf(bits, sizeof(bits), "%.3f", mix.totals().bits());
+    card += concat("| method | auto: layers' schemes chosen for ",
+                   mix.goal.empty() ? "a plan" : mix.goal, "; ", options.method,
+                   " |\n| bits per weight | ", bits, " |\n| layers | ", mix.summary(), " (",
+                   kMixPlanFile, " says why) |\n");
+  } else if (quantized) {
     card += concat("| method | ", options.method, " |\n| bits | ", options.bits, ", ",
                    options.symmetric ? "symmetric" : "asymmetric", " |\n");
     card += options.group_size > 0   ? concat("| group size | ", options.group_size, " |\n")

@@ -3,11 +3,14 @@
 #include "lowbit/base/check.h"
 #include "lowbit/base/progress.h"
 #include "lowbit/base/stopwatch.h"
+#include "lowbit/checkpoint/formats.h"
 #include "lowbit/quantize/act_scales.h"
 #include "lowbit/quantize/calibrated_blocks.h"
 #include "lowbit/quantize/fingerprint.h"
 #include "lowbit/quantize/ggml_blocks.h"
 #include "lowbit/quantize/gguf_recipe.h"
+#include "lowbit/quantize/mix_choice.h"
+#include "lowbit/quantize/mix_solution.h"
 #include "lowbit/quantize/output.h"
 #include "lowbit/quantize/quantizer.h"
 #include "lowbit/quantize/refine.h"
@@ -84,6 +87,40 @@ void choose_gguf_type(const std::string& type, QuantizeOptions& options) {
   if (recipe.group_size != 0) options.group_size = recipe.group_size;
 }
 
+// The method that rounds weights.
+const QuantizeMethod& rounding_method(const QuantizeOptions& options) {
+  const QuantizeMethod& method = quantize_method(options.method);
+  return method.mixes ? quantize_method(options.method_options.automatic.method) : method;
+}
+
+// Of a method that mixes schemes.
+void check_mixing(const QuantizeOptions& options) {
+  const AutoOptions& wanted = options.method_options.automatic;
+  const FormatName format = parse_format(options.format);
+  LOWBIT_CHECK(format.name != "gguf" && checkpoint_format(format.name).mixed_config != nullptr,
+               "--format ", options.format, " has one scheme for all layers; --method ",
+               options.method, " writes compressed-tensors");
+  const QuantizeMethod& plain = quantize_method("rtn");
+  std::string names;
+  for (const QuantizeMethod& method : quantize_methods()) {
+    if (method.scheme == plain.scheme && !method.mixes)
+      names += concat(names.empty() ? "" : ", ", method.name);
+  }
+  const QuantizeMethod& rounds = rounding_method(options);
+  LOWBIT_CHECK(rounds.scheme == plain.scheme && !rounds.mixes, "--auto-method ", wanted.method,
+               " does not round to a scheme of one's choice; these do: ", names);
+  LOWBIT_CHECK(options.input_bits == 16, "--method ", options.method, " does not round inputs");
+  LOWBIT_CHECK(options.group_size > 0, "--method ", options.method,
+               " has groups of 32, 64 and 128, not of whole rows");
+  const int goals =
+      (wanted.target_bits > 0) + (wanted.target_bytes > 0) + (wanted.max_ppl_increase > 0);
+  LOWBIT_CHECK(goals <= 1, "--target-size, --target-bits and --max-ppl-increase are three goals; ",
+               "give one");
+  LOWBIT_CHECK(wanted.target_bits >= 0 && wanted.target_bytes >= 0 &&
+                   wanted.max_ppl_increase >= 0 && wanted.max_slowdown >= 0,
+               "--method ", options.method, ": goals cannot be negative");
+}
+
 // Everything decided: what the output, the fingerprint and the model card see.
 QuantizeOptions resolve(QuantizeOptions options) {
   const QuantizeMethod& method = quantize_method(options.method);
@@ -126,7 +163,8 @@ QuantizeOptions resolve(QuantizeOptions options) {
     options.group_size = scheme.group_size > 0 ? scheme.group_size : -1;
     options.symmetric = scheme.zero == Zero::kNone;
   }
-  if (method.refines) {
+  if (method.mixes) check_mixing(options);
+  if (rounding_method(options).refines) {
     RefineOptions& refine = options.method_options.refine;
     refine = chosen_refinement(refine, options.bits);
   }
@@ -246,17 +284,37 @@ int64_t bytes_of(const fs::path& out) {
   return total;
 }
 
-// What the method wants; empty if it wants nothing.
+// What the methods want; empty if they want nothing.
 CalibrationData calibrate(const Checkpoint& checkpoint, const ModelConfig& config,
                           const QuantizeOptions& options) {
-  const QuantizeMethod& method = quantize_method(options.method);
-  if (options.bits == 16 || !method.calibrates()) return {};
-  const CalibrationNeeds needs = method.make_block(options.method_options)->needs();
-  if (!needs.quantized_input && !needs.original_input && !needs.target) return {};
+  if (options.bits == 16) return {};
+  const QuantizeMethod& rounds = rounding_method(options);
+  const CalibrationNeeds needs = rounds.make_block == nullptr
+                                     ? CalibrationNeeds{.quantized_input = false}
+                                     : rounds.make_block(options.method_options)->needs();
+  const bool measures =
+      quantize_method(options.method).mixes && !options.method_options.automatic.plan;
+  if (!needs.quantized_input && !needs.original_input && !needs.target && !measures) return {};
   LOWBIT_CHECK(!options.calibration.path.empty(), "--method ", options.method,
                " needs text to calibrate with: --calibration FILE");
   return load_calibration(options.calibration, Tokenizer(checkpoint.tokenizer()),
                           config.max_position_embeddings);
+}
+
+// What can be wrong with a mix before anything is measured.
+void check_mix(const ModelConfig& config, const Plan& plan, const QuantizeOptions& options) {
+  const std::shared_ptr<const MixPlan> given = options.method_options.automatic.plan;
+  Plan unused = plan;
+  if (given) return apply_mix(*given, unused);
+  check_group_size(plan, options.group_size);
+  check_mix_size(outline_mix(config, plan, options), options, bytes_in_16_bits(config, plan));
+}
+
+// The mix that the user gave, an earlier run decided on, or this one finds best.
+MixPlan decide_mix(const MixJob& job, WorkFolder& work) {
+  if (job.options.method_options.automatic.plan) return *job.options.method_options.automatic.plan;
+  if (work.decision() == nullptr) work.decide(to_json(choose_mix(job)));
+  return mix_plan_from_json(*work.decision(), "the journal");
 }
 
 QuantizeSummary run(const std::string& model, const fs::path& out, const QuantizeOptions& options) {
@@ -264,30 +322,44 @@ QuantizeSummary run(const std::string& model, const fs::path& out, const Quantiz
   check_apart(checkpoint->path(), out);
   const ModelConfig config =
       parse_model_config(checkpoint->config(), checkpoint->generation_config(), checkpoint->path());
-  const Plan plan = make_plan(config, options);
+  Plan plan = make_plan(config, options);
   ThreadPool pool(options.threads);
-  const auto output = make_output({*checkpoint, config, plan, options, pool}, out);
+  const bool mixes = quantize_method(options.method).mixes;
+  QuantizeOptions rounding = options;
+  rounding.method = rounding_method(options).name;
+  const OutputJob job{*checkpoint, config, plan, rounding, pool};
+  if (mixes) check_mix(config, plan, options);
+  std::unique_ptr<Output> output = make_output(job, out);
   output->check();
 
-  const bool calibrates = options.bits < 16 && quantize_method(options.method).calibrates();
+  const bool calibrates = options.bits < 16 && rounding_method(options).calibrates();
   const CalibrationData data = calibrate(*checkpoint, config, options);
 
   WorkFolder work(out, fingerprint(checkpoint->path(), options, data), options.force,
                   options.commit_seconds);
   QuantizeSummary summary;
   summary.resumed = work.resumed();
-  const OutputJob job{*checkpoint, config, plan, options, pool};
+  if (mixes) {
+    const MixPlan mix = decide_mix(
+        {*checkpoint, config, plan, options, data, pool, work.part_path("").parent_path()}, work);
+    apply_mix(mix, plan);
+    output = make_output(job, out);
+    output->check();
+    summary.notices = mix.notices;
+    const auto& chosen = options.method_options.automatic.chosen;
+    if (chosen) chosen(mix_plan_from_json(plan.mix, "plan"));
+  }
   std::unique_ptr<CalibratedBlocks> calibrated;
   if (calibrates && last_unfinished(plan, work) > 0) {
     calibrated = std::make_unique<CalibratedBlocks>(job, *output, work, data);
   }
   const std::vector<PartFile> parts =
       write_units(plan, *checkpoint, *output, work, calibrated.get());
-  summary.notices = output->notices();
-  if (calibrated) {
-    const std::vector<std::string> notices = calibrated->notices();
+  const auto add_notices = [&](const std::vector<std::string>& notices) {
     summary.notices.insert(summary.notices.end(), notices.begin(), notices.end());
-  }
+  };
+  add_notices(output->notices());
+  if (calibrated) add_notices(calibrated->notices());
   if (!work.assembled()) output->assemble(parts, work.prepare_result());
   work.publish();
 

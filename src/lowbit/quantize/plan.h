@@ -2,11 +2,14 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "lowbit/base/json.h"
 #include "lowbit/model/config.h"
 #include "lowbit/quantize/pipeline.h"
+#include "lowbit/tensor/scheme.h"
 
 namespace lowbit {
 
@@ -16,7 +19,8 @@ struct PlanItem {
   std::string name;  // a vector's own ("model.norm.weight"), else the module's
   int64_t rows = 0;  // elements, for a vector
   int64_t cols = 0;
-  bool quantize = false;  // kLinear only
+  bool quantize = false;                   // kLinear only
+  std::optional<QuantScheme> scheme = {};  // of this one; none: the run's
 };
 
 struct PlanUnit {
@@ -29,6 +33,7 @@ struct Plan {
   std::vector<PlanUnit> units;
   // Linears that stay in 16 bits, and "lm_head" if the model has none of its own.
   std::vector<std::string> skipped;
+  Json mix = nullptr;  // to_json(MixPlan) that items have their schemes from, if they do
 };
 
 // Throws kInvalidArgument if an entry of options.skip names no module.

@@ -61,8 +61,10 @@ struct QuantizeMethod {
   QuantScheme (*module_scheme)(const QuantScheme& request, const std::string& module) = nullptr;
   // Only `format` holds what it makes.
   bool own_format = false;
+  // Chooses a scheme for each layer and leaves the rounding to another method: mix_choice.h.
+  bool mixes = false;
 
-  bool calibrates() const { return make_block != nullptr; }
+  bool calibrates() const { return make_block != nullptr || mixes; }
 };
 std::span<const QuantizeMethod> quantize_methods();
 // Throws kInvalidArgument listing the names there are.

@@ -206,6 +206,18 @@ void WorkFolder::flush() {
   flushed_ = std::chrono::steady_clock::now();
 }
 
+const Json* WorkFolder::decision() const {
+  for (const Json& record : journal_->records()) {
+    if (record.contains("decision")) return &record["decision"];
+  }
+  return nullptr;
+}
+
+void WorkFolder::decide(const Json& decision) {
+  fault_point("decision");
+  journal_->append({Json{{"decision", decision}}});
+}
+
 fs::path WorkFolder::prepare_result() {
   const fs::path result = folder_ / "result";
   remove_tree(result);

@@ -58,6 +58,10 @@ class WorkFolder {
   void commit(const Part& part);
   void flush();  // makes all of them durable now
 
+  // What the run decided and must not decide otherwise when it goes on; null if it has not yet.
+  const Json* decision() const;
+  void decide(const Json& decision);  // durable on return
+
   // An empty place for OUT, file or folder, inside this folder.
   fs::path prepare_result();
   // The result, made durable by the caller, becomes OUT; the rest is deleted.

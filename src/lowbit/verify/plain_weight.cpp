@@ -1,5 +1,7 @@
 #include "lowbit/verify/plain_weight.h"
 
+#include <algorithm>
+
 #include "lowbit/verify/raw_tensor.h"
 
 namespace lowbit {
@@ -151,13 +153,17 @@ PlainWeight e4m3_weight(const TensorSource& source, const std::string& module,
   };
 }
 
+// By the group that names the module, else the first.
 int compressed_bits(const Json& config, const std::string& module) {
+  int64_t bits = 0;
   for (const auto& group : config.value("config_groups", Json::object())) {
-    if (group.is_object() && group.contains("weights")) {
-      return static_cast<int>(json_int(group["weights"], "num_bits", 4, module));
-    }
+    if (!group.is_object() || !group.contains("weights")) continue;
+    const Json targets = group.value("targets", Json::array());
+    const bool named = std::find(targets.begin(), targets.end(), module) != targets.end();
+    if (bits == 0 || named) bits = json_int(group["weights"], "num_bits", 4, module);
+    if (named) break;
   }
-  return 4;
+  return bits == 0 ? 4 : static_cast<int>(bits);
 }
 
 PlainWeight compressed_weight(const TensorSource& source, const Json& config,

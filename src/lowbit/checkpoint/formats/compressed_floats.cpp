@@ -363,9 +363,11 @@ bool quantized(const TensorSource& source, const std::string& module) {
   return kCompressedTensorsFormat.quantized(source, module);
 }
 
-void describe_order(Json& config) {
-  config["config_groups"]["group_0"]["weights"]["actorder"] = "group";
+Json mixed_config(std::span<const SchemeModules> schemes, const std::vector<std::string>& skipped) {
+  return kCompressedTensorsFormat.mixed_config(schemes, skipped);
 }
+
+void describe_order(Json& config) { kCompressedTensorsFormat.describe_order(config); }
 
 }  // namespace
 
@@ -379,6 +381,7 @@ const CheckpointFormat kCompressedFormat = {
     .describe = describe,
     .describe_order = describe_order,
     .says_input_bits = true,
+    .mixed_config = mixed_config,
 };
 
 }  // namespace lowbit

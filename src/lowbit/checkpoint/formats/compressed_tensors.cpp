@@ -56,7 +56,15 @@ struct WeightArgs {
   int64_t group_size = 0;  // 0: not grouped
 };
 
-// The "weights" arguments of every config group: a module's own follow from its tensors.
+// Whether a config group names the module itself, not only its class or a pattern.
+bool names(const Json& group, const std::string& module) {
+  const auto targets = group.find("targets");
+  return targets != group.end() && targets->is_array() &&
+         std::find(targets->begin(), targets->end(), module) != targets->end();
+}
+
+// The "weights" arguments of the config group that names the module, else of every group: the
+// module's own follow from its tensors.
 std::vector<WeightArgs> weight_args(const Json& config, const std::string& module) {
   const auto groups = config.find("config_groups");
   LOWBIT_CHECK_KIND(groups != config.end() && groups->is_object(), ErrorKind::kCorruptFile, module,
@@ -70,7 +78,9 @@ std::vector<WeightArgs> weight_args(const Json& config, const std::string& modul
     LOWBIT_CHECK_KIND(bits >= 1 && bits <= 8, ErrorKind::kCorruptFile, kConfig, ": num_bits is ",
                       bits);
     const int64_t size = json_int(weights, "group_size", 0, kConfig);
-    all.push_back({static_cast<int>(bits), std::max<int64_t>(size, 0)});
+    const WeightArgs args{static_cast<int>(bits), std::max<int64_t>(size, 0)};
+    if (names(group, module)) return {args};
+    all.push_back(args);
   }
   if (all.empty()) refuse(module, "no integer weights");
   return all;
@@ -308,7 +318,7 @@ std::vector<StoredTensor> write(const std::string& module, const QTensor& weight
   return tensors;
 }
 
-Json write_config(const QuantScheme& scheme, const std::vector<std::string>& skipped) {
+Json config_group(const QuantScheme& scheme, const Json& targets) {
   const bool grouped = scheme.group_size > 0;
   const Json weights = {{"num_bits", scheme.bits},
                         {"type", "int"},
@@ -320,28 +330,52 @@ Json write_config(const QuantScheme& scheme, const std::vector<std::string>& ski
                         {"actorder", nullptr},
                         {"observer", "minmax"},
                         {"observer_kwargs", Json::object()}};
-  const Json group = {{"targets", {"Linear"}},
-                      {"weights", weights},
-                      {"input_activations", nullptr},
-                      {"output_activations", nullptr}};
+  return {{"targets", targets},
+          {"weights", weights},
+          {"input_activations", nullptr},
+          {"output_activations", nullptr}};
+}
+
+Json config_of_groups(const Json& groups, const std::vector<std::string>& skipped) {
   // The version is of compressed-tensors' layout: 0.17 is the first that packs densely.
   return {{"quant_method", "compressed-tensors"},
           {"format", kPacked},
           {"quantization_status", "compressed"},
           {"version", "0.17.0"},
-          {"config_groups", {{"group_0", group}}},
+          {"config_groups", groups},
           {"ignore", skipped},
           {"kv_cache_scheme", nullptr},
           {"global_compression_ratio", nullptr}};
 }
 
+Json write_config(const QuantScheme& scheme, const std::vector<std::string>& skipped) {
+  return config_of_groups({{"group_0", config_group(scheme, {"Linear"})}}, skipped);
+}
+
+Json mixed_config(std::span<const SchemeModules> schemes, const std::vector<std::string>& skipped) {
+  Json groups = Json::object();
+  for (const SchemeModules& group : schemes) {
+    groups[concat("group_", groups.size())] = config_group(group.scheme, group.modules);
+  }
+  return config_of_groups(groups, skipped);
+}
+
 void describe_order(Json& config) {
-  config["config_groups"]["group_0"]["weights"]["actorder"] = "group";
+  for (Json& group : config["config_groups"]) group["weights"]["actorder"] = "group";
 }
 
 }  // namespace
 
 const CheckpointFormat kCompressedTensorsFormat = {
-    "compressed-tensors", detect, quantized, read, write, write_config, describe, describe_order};
+    .name = "compressed-tensors",
+    .detect = detect,
+    .quantized = quantized,
+    .read = read,
+    .write = write,
+    .quantization_config = write_config,
+    .describe = describe,
+    .describe_order = describe_order,
+    .mixed_config = mixed_config,
+};
 
 }  // namespace lowbit
