@@ -208,7 +208,7 @@ template <typename Codes, int kParts>
 constexpr bool kHasPanel = kParts == 1 && Codes::kStorage != Storage::kS8;
 constexpr int kPanelTokens = 8;  // from so many tokens on that pays
 constexpr int kPanelBlocks = 32;
-constexpr int kMostTokens = 64;  // that share a panel
+constexpr int kMostTokens = 96;  // that share a panel
 
 struct Panel {
   alignas(64) uint8_t codes[kPanelBlocks][8][2][32];  // magnitudes, where they are signed
