@@ -24,7 +24,7 @@ constexpr int kTileTokens = 16;
 struct AmxKind {
   static constexpr bool kFolds = true;
   template <typename Codes, Affine kAffine>
-  static constexpr bool kAddend = Codes::kSigned&& kAffine != Affine::kNone;
+  static constexpr bool kAddend = Codes::kSigned ? kAffine != Affine::kNone : false;
 };
 
 // Of one cell: [tile of tokens][vector][token][lane]
