@@ -21,7 +21,7 @@ namespace {
 // What simd_avx512.h does, one lane after another.
 struct Emulated {
   static constexpr int kTiles = 2;
-  static constexpr int kTokens = 12;
+  static constexpr int kTokens = 6;
   struct Int {
     alignas(64) uint8_t byte[64];
   };
@@ -109,10 +109,18 @@ struct Emulated {
   static Int broadcast_quad(const int8_t* x) {
     return each_byte([&](int i) { return x[i % 4]; });
   }
-  static Int load_ints(const int32_t* at) {
-    return each_int([&](int i) { return at[i]; });
+  static Int add_bytes(Int a, Int b) {
+    return each_byte([&](int i) { return a.byte[i] + b.byte[i]; });
   }
-  static void store_ints(uint8_t* at, Int v) { std::memcpy(at, v.byte, 64); }
+  static Int repeat_bytes(Int v) {
+    return each_byte([&](int i) { return v.byte[i / 4 * 4]; });
+  }
+  static Int load_ints(const void* at) {
+    Int v;
+    std::memcpy(v.byte, at, 64);
+    return v;
+  }
+  static void store_ints(void* at, Int v) { std::memcpy(at, v.byte, 64); }
   static Float float_zero() {
     return each([](int) { return 0.f; });
   }
@@ -162,31 +170,29 @@ struct Emulated {
 
 struct EmulatedTiles {
   static inline int cols_ = 0;
-  static inline std::vector<uint8_t> weights_;
 
   static void configure(int cols) { cols_ = cols; }
   static void release() { cols_ = 0; }
-  static void load_weights(const uint8_t* panel) { weights_.assign(panel, panel + cols_ * 16); }
-  template <bool kSigned>
-  static void multiply(const int8_t* x, int64_t stride, int32_t* products) {
-    for (int token = 0; token < 16; ++token) {
-      for (int row = 0; row < 16; ++row) {
-        int32_t sum = 0;
-        for (int k = 0; k < cols_; ++k) {
-          const uint8_t w = weights_[k / 4 * 64 + row * 4 + k % 4];
-          sum += x[token * stride + k] * (kSigned ? static_cast<int8_t>(w) : int{w});
-        }
-        products[token * 16 + row] = sum;
+  template <int kCount>
+  static void multiply(const int8_t* x, int64_t stride, const uint8_t* weights,
+                       int64_t weights_step, Products& products) {
+    for (int i = 0; i < kCount * kVectors * 256; ++i) {
+      const int token = i / 16 % 16, row = i % 16, vector = i / 256 % kVectors, tile = i / 512;
+      int32_t sum = 0;
+      for (int k = 0; k < cols_; ++k) {
+        sum += x[(tile * 16 + token) * stride + k] *
+               static_cast<int8_t>(weights[vector * weights_step + k / 4 * 64 + row * 4 + k % 4]);
       }
+      products[tile][vector][token * 16 + row] = sum;
     }
   }
 };
 
-constexpr int64_t kTokens = 83;  // 64, 16 and 3
+constexpr int64_t kTokens = 115;  // 96 (3 x 32), 16 and 3
 
 // Int8 inputs with their memory.
 struct Input {
-  Tensor codes, scales, sums, code_sums;
+  Tensor codes, scales, sums, code_sums, starts;
   QuantizedInput view;
 
   Input(const PackedMatrix& w, const std::vector<float>& x)
@@ -194,8 +200,9 @@ struct Input {
         scales(allocate_host(kTokens, w.blocks)),
         sums(allocate_host(kTokens, w.blocks * 2)),
         code_sums(allocate_host(kTokens, w.blocks * 2)),
-        view{codes.as<int8_t>(),      scales.as<float>(), sums.as<float>(),
-             code_sums.as<int32_t>(), w.blocks,           w.split_blocks ? 16 : 32} {
+        starts(allocate_host(kTokens, w.blocks * 2)),
+        view{codes.as<int8_t>(),   scales.as<float>(), sums.as<float>(), code_sums.as<float>(),
+             starts.as<int32_t>(), start_of(w),        w.blocks,         w.split_blocks ? 16 : 32} {
     for (int64_t token = 0; token < kTokens; ++token) {
       kAvx2Kernels.quantize_input(x.data() + token * w.cols, w.cols, token, view);
     }
@@ -235,7 +242,7 @@ TEST_P(InstructionSets, GiveTheSameBits) {
     const PackedWeight packed = layout.pack({&part, 1}, packer);
     const PackedMatrix& w = packed.matrix;
     const Input input(w, test::gaussian(kTokens * cols, seed + 9));
-    const Range all{0, kTokens}, tiled{0, 80};
+    const Range all{0, kTokens}, tiled{0, 112};
     const std::vector<float> expected = multiply(kAvx2Kernels.linear_int8, w, input, all);
     const std::string where = concat(layout.name, " ", rows, " x ", cols);
     EXPECT_EQ(multiply(vnni_linear<Emulated>, w, input, all), expected) << "vnni " << where;
@@ -267,6 +274,38 @@ std::vector<QuantScheme> quantized_schemes() {
 
 INSTANTIATE_TEST_SUITE_P(Schemes, InstructionSets, ::testing::ValuesIn(quantized_schemes()),
                          [](const auto& info) { return name_of(info.param); });
+
+TEST(InstructionSet, RoundsInputsToTheSameCodes) {
+  if (!detect_features().avx2_fma_f16c) GTEST_SKIP() << "needs AVX2";
+  for (const int64_t cols : {1, 31, 40, 64, 96, 257, 576}) {
+    std::vector<float> x = test::gaussian(kTokens * cols, static_cast<uint64_t>(cols));
+    for (size_t i = 0; i < x.size(); i += 7) x[i] *= i % 3 == 0 ? 1000.f : 1e-33f;
+    std::fill_n(x.begin() + cols, cols, 0.f);
+    for (const bool split : {false, true}) {
+      PackedMatrix w;
+      w.base = -8;
+      w.split_blocks = split;
+      w.cols = cols;
+      w.blocks = (cols + 31) / 32;
+      const Input expected(w, x);
+      for (const std::string& isa : available_isas()) {
+        const Input found(w, std::vector<float>(x.size()));
+        for (int64_t token = 0; token < kTokens; ++token) {
+          select_kernels(isa).quantize_input(x.data() + token * cols, cols, token, found.view);
+        }
+        const auto same = [](const Tensor& a, const Tensor& b, int64_t bytes) {
+          return std::memcmp(a.as<uint8_t>(), b.as<uint8_t>(), static_cast<size_t>(bytes)) == 0;
+        };
+        const int64_t cells = kTokens * w.blocks, parts = split ? 2 : 1;
+        EXPECT_TRUE(same(found.codes, expected.codes, cells * 32)) << isa << " " << cols;
+        EXPECT_TRUE(same(found.scales, expected.scales, cells * 4)) << isa << " " << cols;
+        EXPECT_TRUE(same(found.sums, expected.sums, cells * parts * 4)) << isa << " " << cols;
+        EXPECT_TRUE(same(found.code_sums, expected.code_sums, cells * parts * 4)) << isa;
+        EXPECT_TRUE(same(found.starts, expected.starts, cells * parts * 4)) << isa;
+      }
+    }
+  }
+}
 
 TEST(InstructionSet, ReportsWhatThisMachineRuns) {
   const CpuFeatures features = detect_features();

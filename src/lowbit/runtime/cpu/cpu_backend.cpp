@@ -16,8 +16,7 @@ namespace {
 using cpu::AttentionTask;
 using cpu::Kernels;
 
-constexpr int64_t kChunk = 16;          // tokens of one turn in elementwise loops
-constexpr int64_t kAttentionRows = 48;  // queries times heads of one task
+constexpr int64_t kChunk = 16;  // tokens of one turn in elementwise loops
 
 class CpuBackend : public HostBackend {
  public:
@@ -84,6 +83,7 @@ class CpuBackend : public HostBackend {
       for (int64_t token = first; token < last; ++token) body(token);
     });
   }
+  int64_t attention_queries(const AttentionShape& shape) const;
   float* scratch(int64_t floats);
 
   const Kernels& kernels_;
@@ -123,11 +123,20 @@ void CpuBackend::rope_and_store(Tensor& qkv, const AttentionShape& shape, const 
   });
 }
 
+// Queries of one task: as many as the kernels like, but some tasks for each thread.
+int64_t CpuBackend::attention_queries(const AttentionShape& shape) const {
+  const int64_t group = shape.heads / shape.kv_heads;
+  const int64_t share = static_cast<int64_t>(slots().size()) * shape.kv_heads / (4 * pool_->size());
+  const int64_t most = std::max<int64_t>(1, kernels_.attention_rows / group);
+  return std::clamp<int64_t>(share, std::min<int64_t>(most, std::max<int64_t>(1, 48 / group)),
+                             most);
+}
+
 void CpuBackend::attention(const Tensor& qkv, const AttentionShape& shape, const KvCache& cache,
                            int64_t layer, Tensor& out) {
   check_attention(qkv, shape, cache, layer, out);
   const int64_t group = shape.heads / shape.kv_heads;
-  const int64_t queries = std::max<int64_t>(1, kAttentionRows / group);
+  const int64_t queries = attention_queries(shape);
   std::vector<AttentionTask> tasks;
   for (const SequenceSpan& span : sequences()) {
     for (int64_t first = 0; first < span.count; first += queries) {

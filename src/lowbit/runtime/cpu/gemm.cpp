@@ -131,12 +131,13 @@ void Gemm::multiply_block(MatrixView a, int64_t rows, int64_t k, int64_t first_p
         kernel_.tile(depth, packed + first * depth, b, out, c_stride, accumulate);
         continue;
       }
-      kernel_.tile(depth, packed + first * depth, b, edge, width, false);
+      // The kernel itself adds to what is there: AMX does so one step of k after another.
+      for (int64_t i = 0; accumulate && i < count; ++i) {
+        std::copy_n(out + i * c_stride, columns, edge + i * width);
+      }
+      kernel_.tile(depth, packed + first * depth, b, edge, width, accumulate);
       for (int64_t i = 0; i < count; ++i) {
-        for (int64_t j = 0; j < columns; ++j) {
-          float& to = out[i * c_stride + j];
-          to = accumulate ? to + edge[i * width + j] : edge[i * width + j];
-        }
+        std::copy_n(edge + i * width, columns, out + i * c_stride);
       }
     }
   }

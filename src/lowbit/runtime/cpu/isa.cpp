@@ -42,21 +42,41 @@ bool runs_avx512(const CpuFeatures& features) {
 }
 bool runs_amx(const CpuFeatures& features) { return runs_avx512(features) && features.amx_int8; }
 
-// AVX2's kernels but for these.
-Kernels with(const char* isa, decltype(Kernels::linear_int8) linear_int8,
-             decltype(Kernels::attention) attention) {
+// What is not named here is AVX2's.
+
+Kernels avxvnni_kernels() {
   Kernels kernels = kAvx2Kernels;
-  kernels.isa = isa;
-  kernels.linear_int8 = linear_int8;
-  kernels.attention = attention;
+  kernels.isa = "avxvnni";
+  kernels.linear_int8 = avxvnni::linear_int8;
+  return kernels;
+}
+
+Kernels avx512_kernels() {
+  Kernels kernels = kAvx2Kernels;
+  kernels.isa = "avx512";
+  kernels.linear_int8 = avx512::linear_int8;
+  kernels.quantize_input = avx512::quantize_input;
+  kernels.attention = avx512::attention;
+  kernels.attention_rows = 96;
+  kernels.silu_mul = avx512::silu_mul;
+  return kernels;
+}
+
+Kernels amx_kernels() {
+  Kernels kernels = avx512_kernels();
+  kernels.isa = "amx";
+  kernels.linear_int8 = amx::linear_int8;
+  if (detect_features().amx_bf16) {
+    kernels.attention = amx::attention;
+    kernels.attention_rows = 192;
+    kernels.attention_scratch = amx::attention_scratch;
+  }
   return kernels;
 }
 
 // Best first.
 const std::vector<IsaEntry>& isa_table() {
-  static const Kernels amx = with("amx", amx::linear_int8, avx512::attention);
-  static const Kernels avx512 = with("avx512", avx512::linear_int8, avx512::attention);
-  static const Kernels avxvnni = with("avxvnni", avxvnni::linear_int8, kAvx2Kernels.attention);
+  static const Kernels amx = amx_kernels(), avx512 = avx512_kernels(), avxvnni = avxvnni_kernels();
   static const std::vector<IsaEntry> table = {{&amx, runs_amx},
                                               {&avx512, runs_avx512},
                                               {&avxvnni, runs_avxvnni},

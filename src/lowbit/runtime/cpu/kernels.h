@@ -82,13 +82,21 @@ struct PackedMatrix {
 
 // Activations in int8: x = scale * code, a scale per block.
 struct QuantizedInput {
-  int8_t* codes = nullptr;       // [tokens][blocks * 32]
-  float* scales = nullptr;       // [tokens][blocks]
-  float* sums = nullptr;         // scale * sum of codes: [tokens][blocks * 32 / sum_cols]
-  int32_t* code_sums = nullptr;  // the same without scale
+  int8_t* codes = nullptr;     // [tokens][blocks * 32]
+  float* scales = nullptr;     // [tokens][blocks]
+  float* sums = nullptr;       // scale * sum of codes: [tokens][blocks * 32 / sum_cols]
+  float* code_sums = nullptr;  // the same without scale: whole numbers
+  int32_t* starts = nullptr;   // start * sum of codes
+  int32_t start = 0;           // start_of() the matrix
   int64_t blocks = 0;
   int64_t sum_cols = kBlockCols;  // 32, or 16 for split blocks
 };
+
+// What is added to all codes of a matrix before they are multiplied, if vpdpbusd does so: it takes
+// unsigned weights, so signed ones are moved up by 128.
+constexpr int32_t start_of(const PackedMatrix& w) {
+  return w.base - (w.storage == Storage::kS8 || w.storage == Storage::kTable4 ? 128 : 0);
+}
 
 struct Range {
   int64_t first = 0;
@@ -132,6 +140,7 @@ struct Kernels {
   void (*quantize_input)(const float* x, int64_t cols, int64_t token, const QuantizedInput& out);
 
   void (*attention)(const AttentionTask& task);
+  int64_t attention_rows;  // queries times heads of one task that are worth its preparations
   int64_t (*attention_scratch)(int64_t queries, int64_t heads, int64_t head_dim);
 
   // residual += hidden; out = residual / rms(residual) * weight

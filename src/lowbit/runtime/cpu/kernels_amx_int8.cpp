@@ -7,32 +7,47 @@
 namespace lowbit::cpu {
 namespace {
 
-// Tile 0 holds products, 4 activations, 6 weights.
+// Tiles 0 to 3 hold products, 4 and 5 activations, 6 and 7 weights.
 struct AmxTiles {
   // `cols` columns are multiplied.
   static inline void configure(int cols) {
     TileConfig config;
-    for (int tile = 0; tile < 7; ++tile) {
-      config.row_bytes[tile] = static_cast<uint16_t>(tile == 4 ? cols : 64);
-      config.rows[tile] = static_cast<uint8_t>(tile == 6 ? cols / 4 : 16);
+    for (int tile = 0; tile < 8; ++tile) {
+      config.row_bytes[tile] = static_cast<uint16_t>(tile == 4 || tile == 5 ? cols : 64);
+      config.rows[tile] = static_cast<uint8_t>(tile >= 6 ? cols / 4 : 16);
     }
     load_tile_config(config);
   }
 
   static inline void release() { _tile_release(); }
-  static inline void load_weights(const uint8_t* panel) { _tile_loadd(6, panel, 64); }
 
-  // products = x * w for 16 tokens.
-  template <bool kSigned>
-  static inline void multiply(const int8_t* x, int64_t stride, int32_t* products) {
+  // products = x * w for kCount tiles of 16 tokens and two vectors of weights, `weights_step` bytes
+  // apart.
+  template <int kCount>
+  static inline void multiply(const int8_t* x, int64_t stride, const uint8_t* weights,
+                              int64_t weights_step, Products& products) {
+    _tile_loadd(6, weights, 64);
+    _tile_loadd(7, weights + weights_step, 64);
     _tile_loadd(4, x, stride);
     _tile_zero(0);
-    if constexpr (kSigned) {
-      _tile_dpbssd(0, 4, 6);
-    } else {
-      _tile_dpbsud(0, 4, 6);
+    _tile_dpbssd(0, 4, 6);
+    _tile_zero(1);
+    _tile_dpbssd(1, 4, 7);
+    if constexpr (kCount == 2) {
+      _tile_loadd(5, x + kTileTokens * stride, stride);
+      _tile_zero(2);
+      _tile_dpbssd(2, 5, 6);
+      _tile_zero(3);
+      _tile_dpbssd(3, 5, 7);
     }
-    _tile_stored(0, products, 64);
+    _tile_stored(0, products[0][0], 64);
+    _tile_stored(1, products[0][1], 64);
+    if constexpr (kCount == 2) {
+      _tile_stored(2, products[1][0], 64);
+      _tile_stored(3, products[1][1], 64);
+    }
+    // g++ does not see that tile stores write memory.
+    __asm__ volatile("" : : "r"(&products) : "memory");
   }
 };
 

@@ -95,6 +95,7 @@ extern const Kernels kAvx2Kernels = {
     .unpack_tile = avx2::unpack_tile,
     .quantize_input = avx2::quantize_input,
     .attention = avx2::attention,
+    .attention_rows = 48,
     .attention_scratch = avx2::attention_scratch,
     .add_rms_norm = add_rms_norm,
     .rms_norm = rms_norm,

@@ -1,10 +1,11 @@
 // y = x * W^T for quantized weights and int8 activations.
 //
-//   y[t][n] = sum over groups g of  scale_w[n][g] * scale_x[t][g] * sum over k of q_w * q_x
-//                                 + shift_w[n][g] * scale_x[t][g] * sum over k of q_x
+//   y[t][n] = sum over groups g of  scale_w[n][g] * scale_x[t][g] * sum over k of (q_w + a) * q_x
+//                                 + offset_w[n][g] * scale_x[t][g] * sum over k of q_x
 //
-// The inner sums are exact in int32 (see the bounds at each type of codes); the outer one is fp32,
-// group after group. One register holds 8 rows' sums. A call of tiles_product() does R x 8 rows x T
+// with a = base - zero_w[n][g]. The inner sums are exact, in int32 (see the bounds at each type of
+// codes) and then in fp32, so it does not matter how a is brought in; the outer one is fp32, group
+// after group. One register holds 8 rows' sums. A call of tiles_product() does R x 8 rows x T
 // tokens, so codes are unpacked once for T tokens and activations broadcast once for R tiles.
 #include "lowbit/runtime/cpu/kernels_avx2.h"
 #include "lowbit/runtime/cpu/packed_avx2.h"
@@ -110,12 +111,39 @@ inline void dot(const PackedMatrix& w, const uint8_t* block, int64_t tile_bytes,
   }
 }
 
-// shift_w of the formula above.
-inline __m256 load_shift(const PackedMatrix& w, __m256 scale, int64_t at) {
-  const __m256 shift = _mm256_mul_ps(scale, _mm256_cvtepi32_ps(load_addend(w, at)));
-  if (w.affine != Affine::kOffsets) return shift;
-  return _mm256_add_ps(shift, load_values(w.offsets, at));
-}
+// What a matrix has beside codes and scales. kAddend: a of the formula is not 0.
+template <bool kHasAddend, bool kHasOffset>
+struct Terms {
+  static constexpr bool kAddend = kHasAddend, kOffset = kHasOffset;
+};
+
+// One group of 8 rows.
+template <typename Codes, typename T>
+struct GroupTerms {
+  __m256 scale, addend, offset;
+
+  static inline GroupTerms load(const PackedMatrix& w, int64_t at) {
+    GroupTerms group;
+    group.scale = load_values(w.scales, at);
+    if constexpr (Codes::kStorage == Storage::kTable4) {
+      group.scale = _mm256_mul_ps(group.scale, _mm256_set1_ps(w.table->unit));
+    }
+    if constexpr (T::kAddend) group.addend = _mm256_cvtepi32_ps(load_addend(w, at));
+    if constexpr (T::kOffset) group.offset = load_values(w.offsets, at);
+    return group;
+  }
+  // y + this group's share. sums: of the codes, with and without scale
+  inline __m256 add(__m256 y, __m256i products, const float* x_scale, const float* x_code_sum,
+                    const float* x_sum) const {
+    __m256 product = _mm256_cvtepi32_ps(products);
+    if constexpr (T::kAddend) {
+      product = _mm256_fmadd_ps(addend, _mm256_broadcast_ss(x_code_sum), product);
+    }
+    y = _mm256_fmadd_ps(_mm256_mul_ps(product, _mm256_broadcast_ss(x_scale)), scale, y);
+    if constexpr (T::kOffset) y = _mm256_fmadd_ps(offset, _mm256_broadcast_ss(x_sum), y);
+    return y;
+  }
+};
 
 inline void prefetch(const uint8_t* at, int64_t bytes) {
   for (int64_t i = 0; i < bytes; i += 64) {
@@ -125,7 +153,7 @@ inline void prefetch(const uint8_t* at, int64_t bytes) {
 
 // R tiles from `tile` on x T tokens from `token` on. kParts: groups within a block (2 if split).
 // first: the tiles are read for the first time, from memory.
-template <typename Codes, bool kShift, int kParts, int R, int T>
+template <typename Codes, typename Terms, int kParts, int R, int T>
 void tiles_product(const PackedMatrix& w, const QuantizedInput& x, int64_t tile, int64_t token,
                    bool first, float* y, int64_t y_stride) {
   constexpr int kQuads = 8 / kParts;
@@ -134,7 +162,9 @@ void tiles_product(const PackedMatrix& w, const QuantizedInput& x, int64_t tile,
   const uint8_t* codes = w.codes + tile * tile_bytes;
   const int8_t* input = x.codes + token * stride;
   const float* scales = x.scales + token * x.blocks;
-  const float* sums = x.sums + token * x.blocks * kParts;
+  const int64_t cells = x.blocks * kParts;  // of a token
+  const float* sums = x.sums + token * cells;
+  const float* code_sums = x.code_sums + token * cells;
   int64_t at = tile * w.groups, next = w.group_blocks;
   __m256 y_sums[R][T];
   for (int i = 0; i < R * T; ++i) y_sums[i / T][i % T] = _mm256_setzero_ps();
@@ -148,21 +178,12 @@ void tiles_product(const PackedMatrix& w, const QuantizedInput& x, int64_t tile,
       dot<Codes, kQuads>(w, codes, tile_bytes, part * kQuads, input, stride, products);
 #pragma GCC unroll 4
       for (int r = 0; r < R; ++r) {
-        __m256 scale = load_values(w.scales, at + r * w.groups);
-        if constexpr (Codes::kStorage == Storage::kTable4) {
-          scale = _mm256_mul_ps(scale, _mm256_set1_ps(w.table->unit));
-        }
-        __m256 shift;
-        if constexpr (kShift) shift = load_shift(w, scale, at + r * w.groups);
+        const auto group = GroupTerms<Codes, Terms>::load(w, at + r * w.groups);
 #pragma GCC unroll 8
         for (int t = 0; t < T; ++t) {
-          const __m256 product = _mm256_mul_ps(_mm256_cvtepi32_ps(products[r][t]),
-                                               _mm256_broadcast_ss(scales + t * x.blocks + block));
-          y_sums[r][t] = _mm256_fmadd_ps(product, scale, y_sums[r][t]);
-          if constexpr (kShift) {
-            const float* sum = sums + (t * x.blocks + block) * kParts + part;
-            y_sums[r][t] = _mm256_fmadd_ps(shift, _mm256_broadcast_ss(sum), y_sums[r][t]);
-          }
+          const int64_t cell = t * cells + block * kParts + part;
+          y_sums[r][t] = group.add(y_sums[r][t], products[r][t], scales + t * x.blocks + block,
+                                   code_sums + cell, sums + cell);
         }
       }
       input += kQuads * 4;
@@ -187,17 +208,18 @@ template <typename Codes, int kParts>
 constexpr bool kHasPanel = kParts == 1 && Codes::kStorage != Storage::kS8;
 constexpr int kPanelTokens = 8;  // from so many tokens on that pays
 constexpr int kPanelBlocks = 32;
-constexpr int kMostTokens = 64;  // that share a panel
+constexpr int kMostTokens = 96;  // that share a panel
 
 struct Panel {
   alignas(64) uint8_t codes[kPanelBlocks][8][2][32];  // magnitudes, where they are signed
   alignas(64) uint8_t signs[kPanelBlocks][8][2][32];  // only there
   alignas(64) float scales[kPanelBlocks][2][8];
-  alignas(64) float shifts[kPanelBlocks][2][8];
+  alignas(64) float addends[kPanelBlocks][2][8];
+  alignas(64) float offsets[kPanelBlocks][2][8];
   alignas(64) float sums[kMostTokens][2][8];  // of the blocks before these
 };
 
-template <typename Codes, bool kShift>
+template <typename Codes, typename Terms>
 inline void unpack(const PackedMatrix& w, int64_t tile, int64_t first, int64_t count,
                    Panel& panel) {
   constexpr int64_t kBytes = block_bytes(Codes::kStorage);
@@ -216,14 +238,10 @@ inline void unpack(const PackedMatrix& w, int64_t tile, int64_t first, int64_t c
           _mm256_store_si256(reinterpret_cast<__m256i*>(panel.signs[i][quad][r]), code);
         }
       }
-      __m256 scale = load_values(w.scales, groups + group);
-      if constexpr (Codes::kStorage == Storage::kTable4) {
-        scale = _mm256_mul_ps(scale, _mm256_set1_ps(w.table->unit));
-      }
-      _mm256_store_ps(panel.scales[i][r], scale);
-      if constexpr (kShift) {
-        _mm256_store_ps(panel.shifts[i][r], load_shift(w, scale, groups + group));
-      }
+      const auto terms = GroupTerms<Codes, Terms>::load(w, groups + group);
+      _mm256_store_ps(panel.scales[i][r], terms.scale);
+      if constexpr (Terms::kAddend) _mm256_store_ps(panel.addends[i][r], terms.addend);
+      if constexpr (Terms::kOffset) _mm256_store_ps(panel.offsets[i][r], terms.offset);
       if (first + i + 1 == next) {
         ++group;
         next += w.group_blocks;
@@ -269,12 +287,15 @@ inline void panel_dot(const Panel& panel, int64_t block, const int8_t* x, int64_
   }
 }
 
-// Adds `count` blocks' products to the sums of T tokens. x: the first token's codes, scales and
-// sums in these blocks.
-template <typename Codes, bool kShift, int T>
-inline void panel_tokens(Panel& panel, int64_t count, const int8_t* codes, const float* scales,
-                         const float* sums, int64_t blocks, int64_t token) {
-  const int64_t stride = blocks * kBlockCols;
+// Adds the products of `count` blocks from `first` on to the sums of T tokens from `token` on; the
+// panel's first token is `start`.
+template <typename Codes, typename Terms, int T>
+inline void panel_tokens(Panel& panel, const QuantizedInput& x, int64_t first, int64_t count,
+                         int64_t start, int64_t token) {
+  const int64_t blocks = x.blocks, stride = blocks * kBlockCols;
+  const int64_t at = (start + token) * blocks + first;
+  const int8_t* codes = x.codes + at * kBlockCols;
+  const float *scales = x.scales + at, *sums = x.sums + at, *code_sums = x.code_sums + at;
   __m256 y[2][T];
 #pragma GCC unroll 8
   for (int i = 0; i < 2 * T; ++i)
@@ -284,21 +305,20 @@ inline void panel_tokens(Panel& panel, int64_t count, const int8_t* codes, const
     panel_dot<Codes, T>(panel, block, codes, stride, products);
 #pragma GCC unroll 2
     for (int r = 0; r < 2; ++r) {
-      const __m256 scale = _mm256_load_ps(panel.scales[block][r]);
+      GroupTerms<Codes, Terms> group;
+      group.scale = _mm256_load_ps(panel.scales[block][r]);
+      if constexpr (Terms::kAddend) group.addend = _mm256_load_ps(panel.addends[block][r]);
+      if constexpr (Terms::kOffset) group.offset = _mm256_load_ps(panel.offsets[block][r]);
 #pragma GCC unroll 8
       for (int t = 0; t < T; ++t) {
-        const __m256 product = _mm256_mul_ps(_mm256_cvtepi32_ps(products[r][t]),
-                                             _mm256_broadcast_ss(scales + t * blocks));
-        y[r][t] = _mm256_fmadd_ps(product, scale, y[r][t]);
-        if constexpr (kShift) {
-          y[r][t] = _mm256_fmadd_ps(_mm256_load_ps(panel.shifts[block][r]),
-                                    _mm256_broadcast_ss(sums + t * blocks), y[r][t]);
-        }
+        y[r][t] = group.add(y[r][t], products[r][t], scales + t * blocks, code_sums + t * blocks,
+                            sums + t * blocks);
       }
     }
     codes += kBlockCols;
     ++scales;
     ++sums;
+    ++code_sums;
   }
 #pragma GCC unroll 8
   for (int i = 0; i < 2 * T; ++i)
@@ -307,7 +327,7 @@ inline void panel_tokens(Panel& panel, int64_t count, const int8_t* codes, const
 
 // Two tiles from `tile` on, for most of the tokens; returns the first that is left. The sums are
 // those of tiles_product(), in its order.
-template <typename Codes, bool kShift>
+template <typename Codes, typename Terms>
 int64_t panel_product(const PackedMatrix& w, const QuantizedInput& x, int64_t tile, Range tokens,
                       float* y, int64_t y_stride) {
   Panel panel;
@@ -319,11 +339,9 @@ int64_t panel_product(const PackedMatrix& w, const QuantizedInput& x, int64_t ti
     for (int64_t block = 0; block < w.blocks; block += kPanelBlocks) {
       const int64_t left = w.blocks - block;
       const int64_t some = left < kPanelBlocks ? left : kPanelBlocks;
-      unpack<Codes, kShift>(w, tile, block, some, panel);
+      unpack<Codes, Terms>(w, tile, block, some, panel);
       for (int64_t t = 0; t < count; t += kTokens) {
-        const int64_t at = (first + t) * x.blocks + block;
-        panel_tokens<Codes, kShift, kTokens>(panel, some, x.codes + at * kBlockCols, x.scales + at,
-                                             x.sums + at, x.blocks, t);
+        panel_tokens<Codes, Terms, kTokens>(panel, x, block, some, first, t);
       }
     }
     for (int64_t t = 0; t < count; ++t) {
@@ -338,62 +356,70 @@ int64_t panel_product(const PackedMatrix& w, const QuantizedInput& x, int64_t ti
 
 // Tokens that are left over by fours run tile after tile: one stream from memory is faster than
 // two.
-template <typename Codes, bool kShift, int kParts, int R>
+template <typename Codes, typename Terms, int kParts, int R>
 void row_product(const PackedMatrix& w, const QuantizedInput& x, int64_t tile, Range tokens,
                  float* y, int64_t y_stride) {
   int64_t token = tokens.first;
   if constexpr (R == 2 && kHasPanel<Codes, kParts>) {
-    token = panel_product<Codes, kShift>(w, x, tile, tokens, y, y_stride);
+    token = panel_product<Codes, Terms>(w, x, tile, tokens, y, y_stride);
   }
   for (; token + kTokens <= tokens.last; token += kTokens) {
-    tiles_product<Codes, kShift, kParts, R, kTokens>(w, x, tile, token, token == tokens.first, y,
-                                                     y_stride);
+    tiles_product<Codes, Terms, kParts, R, kTokens>(w, x, tile, token, token == tokens.first, y,
+                                                    y_stride);
   }
   for (int r = 0; r < R; ++r) {
     for (int64_t rest = token; rest < tokens.last; ++rest) {
-      tiles_product<Codes, kShift, kParts, 1, 1>(w, x, tile + r, rest, rest == tokens.first, y,
-                                                 y_stride);
+      tiles_product<Codes, Terms, kParts, 1, 1>(w, x, tile + r, rest, rest == tokens.first, y,
+                                                y_stride);
     }
   }
 }
 
-template <typename Codes, bool kShift, int kParts>
+template <typename Codes, typename Terms, int kParts>
 void product(const PackedMatrix& w, const QuantizedInput& x, Range tiles, Range tokens, float* y,
              int64_t y_stride) {
   int64_t tile = tiles.first;
   for (; tile + 2 <= tiles.last; tile += 2) {
-    row_product<Codes, kShift, kParts, 2>(w, x, tile, tokens, y, y_stride);
+    row_product<Codes, Terms, kParts, 2>(w, x, tile, tokens, y, y_stride);
   }
   if (tile < tiles.last) {
-    row_product<Codes, kShift, kParts, 1>(w, x, tile, tokens, y, y_stride);
+    row_product<Codes, Terms, kParts, 1>(w, x, tile, tokens, y, y_stride);
   }
 }
 
 using Product = void (*)(const PackedMatrix&, const QuantizedInput&, Range, Range, float*, int64_t);
 
-template <typename Codes, bool kShift>
+template <typename Codes, bool kAddend, bool kOffset>
 Product product_of(const PackedMatrix& w) {
-  return w.split_blocks ? product<Codes, kShift, 2> : product<Codes, kShift, 1>;
+  using T = Terms<kAddend, kOffset>;
+  return w.split_blocks ? product<Codes, T, 2> : product<Codes, T, 1>;
+}
+
+// Unsigned codes have an addend, as their middle is not 0, or else an offset.
+template <typename Codes>
+Product unsigned_product(const PackedMatrix& w) {
+  return w.affine == Affine::kOffsets ? product_of<Codes, false, true>(w)
+                                      : product_of<Codes, true, false>(w);
 }
 
 Product product_for(const PackedMatrix& w) {
-  // Unsigned codes always have a shift: their middle is not 0.
   switch (w.storage) {
     case Storage::kU2:
-      return product_of<U2, true>(w);
+      return unsigned_product<U2>(w);
     case Storage::kU3:
-      return product_of<U3, true>(w);
+      return unsigned_product<U3>(w);
     case Storage::kU4:
-      return product_of<U4, true>(w);
+      return unsigned_product<U4>(w);
     case Storage::kU5:
-      return product_of<U5, true>(w);
+      return unsigned_product<U5>(w);
     case Storage::kU6:
-      return product_of<U6, true>(w);
+      return unsigned_product<U6>(w);
     case Storage::kS8:
-      return w.affine != Affine::kNone || w.base != 0 ? product_of<S8, true>(w)
-                                                      : product_of<S8, false>(w);
+      return w.affine == Affine::kOffsets ? product_of<S8, true, true>(w)
+             : w.affine == Affine::kZeros ? product_of<S8, true, false>(w)
+                                          : product_of<S8, false, false>(w);
     case Storage::kTable4:
-      return product_of<Table4, false>(w);
+      return product_of<Table4, false, false>(w);
     case Storage::kF32:
     case Storage::kF16:
     case Storage::kBF16:
@@ -403,13 +429,13 @@ Product product_for(const PackedMatrix& w) {
   __builtin_trap();  // these have no int8 kernel; the caller knows
 }
 
-// Square error of 32 values as multiples of `unit`, in parts.
-inline __m256 rounding_error(const __m256 (&v)[4], float inverse, float unit) {
+// Square error of 32 values as multiples of 1 / inverse, in parts and in units of that.
+inline __m256 rounding_error(const __m256 (&v)[4], float inverse) {
   __m256 error = _mm256_setzero_ps();
   for (int i = 0; i < 4; ++i) {
-    const __m256 code = _mm256_round_ps(_mm256_mul_ps(v[i], _mm256_set1_ps(inverse)),
-                                        _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    const __m256 rest = _mm256_fnmadd_ps(code, _mm256_set1_ps(unit), v[i]);
+    const __m256 code = _mm256_mul_ps(v[i], _mm256_set1_ps(inverse));
+    const __m256 rest =
+        _mm256_sub_ps(code, _mm256_round_ps(code, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
     error = _mm256_fmadd_ps(rest, rest, error);
   }
   return error;
@@ -426,7 +452,9 @@ inline float quantize_block(const __m256 (&v)[4], float largest, __m256i (&q)[4]
   const float inverse = 1.f / largest;
   __m256 errors[3];
   for (int i = 0; i < 3; ++i) {
-    errors[i] = rounding_error(v, kSteps[i] * inverse, largest * (1.f / kSteps[i]));
+    constexpr float kUnits[3] = {1.f / (127.f * 127.f), 1.f / (125.8f * 125.8f),
+                                 1.f / (124.6f * 124.6f)};
+    errors[i] = _mm256_mul_ps(rounding_error(v, kSteps[i] * inverse), _mm256_set1_ps(kUnits[i]));
   }
   const __m256 sums =
       _mm256_hadd_ps(_mm256_hadd_ps(errors[0], errors[1]), _mm256_hadd_ps(errors[2], errors[2]));
@@ -479,7 +507,8 @@ void quantize_input(const float* x, int64_t cols, int64_t token, const Quantized
     for (int64_t part = 0; part < parts; ++part) {
       const int64_t cell = (token * out.blocks + block) * parts + part;
       out.sums[cell] = scale * static_cast<float>(sums[part]);
-      out.code_sums[cell] = sums[part];
+      out.code_sums[cell] = static_cast<float>(sums[part]);
+      out.starts[cell] = out.start * sums[part];
     }
     out.scales[token * out.blocks + block] = scale;
     // Packing interleaves 128-bit halves; the permutation puts them back.

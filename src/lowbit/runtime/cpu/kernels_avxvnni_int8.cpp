@@ -1,14 +1,18 @@
-// Quantized weights times int8 activations with AVX-VNNI: 8 rows x up to 6 tokens at a time.
+// Quantized weights times int8 activations with AVX-VNNI: 16 rows x 3 tokens at a time.
+#include "lowbit/runtime/cpu/kernels_avx2.h"
 #include "lowbit/runtime/cpu/kernels_avx512.h"
 #include "lowbit/runtime/cpu/linear_vnni.h"
 
 namespace lowbit::cpu {
 namespace {
 
+// Fewer wait for memory, whatever multiplies them: AVX2's kernel asks for it early.
+constexpr int64_t kPanelTokens = 4;
+
 // One tile in a 256-bit register.
 struct AvxVnni {
   static constexpr int kTiles = 1;
-  static constexpr int kTokens = 6;
+  static constexpr int kTokens = 3;  // 6 chains, and 6 sums of floats: 16 registers
   using Int = __m256i;
   using Float = __m256;
 
@@ -26,6 +30,18 @@ struct AvxVnni {
   static inline Int shift_left(Int v, int by) { return _mm256_slli_epi16(v, by); }
   static inline Int look_up(Int table, Int at) { return _mm256_shuffle_epi8(table, at); }
   static inline Int subtract(Int a, Int b) { return _mm256_sub_epi32(a, b); }
+  static inline Int add_bytes(Int a, Int b) { return _mm256_add_epi8(a, b); }
+  // The lowest byte of each int, four times.
+  static inline Int repeat_bytes(Int v) {
+    return _mm256_shuffle_epi8(v, _mm256_broadcastsi128_si256(_mm_setr_epi8(
+                                      0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12)));
+  }
+  static inline Int load_ints(const void* at) {
+    return _mm256_load_si256(static_cast<const Int*>(at));
+  }
+  static inline void store_ints(void* at, Int v) { _mm256_store_si256(static_cast<Int*>(at), v); }
+  static inline Float load_floats(const float* at) { return _mm256_load_ps(at); }
+  static inline void store_floats(float* at, Float v) { _mm256_store_ps(at, v); }
   static inline Int dot(Int sum, Int weights, Int x) {
     return _mm256_dpbusd_avx_epi32(sum, weights, x);
   }
@@ -74,6 +90,9 @@ namespace avxvnni {
 
 void linear_int8(const PackedMatrix& w, const QuantizedInput& x, Range tiles, Range tokens,
                  float* y, int64_t y_stride) {
+  if (tokens.last - tokens.first < kPanelTokens) {
+    return avx2::linear_int8(w, x, tiles, tokens, y, y_stride);
+  }
   vnni_linear<AvxVnni>(w, x, tiles, tokens, y, y_stride);
 }
 

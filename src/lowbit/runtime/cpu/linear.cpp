@@ -11,7 +11,7 @@ namespace lowbit::cpu {
 
 namespace {
 
-constexpr int64_t kInt8Tokens = 64;  // of a work item: their codes stay in L2
+constexpr int64_t kInt8Tokens = 96;  // of a work item: their codes stay in L2
 constexpr int64_t kF32Tokens = 96;
 constexpr int64_t kSerialWork = 1 << 14;  // multiply-adds not worth waking a thread
 
@@ -37,7 +37,8 @@ void quantize_token(const float* x, int64_t cols, int bits, int64_t token,
   for (int64_t cell = 0; cell < cells; ++cell) {
     int32_t sum = 0;
     for (int64_t k = 0; k < out.sum_cols; ++k) sum += codes[cell * out.sum_cols + k];
-    out.code_sums[token * cells + cell] = sum;
+    out.code_sums[token * cells + cell] = static_cast<float>(sum);
+    out.starts[token * cells + cell] = out.start * sum;
     out.sums[token * cells + cell] = scale * static_cast<float>(sum);
   }
 }
@@ -166,15 +167,16 @@ class CpuLinear : public Linear {
 // a run waits for memory, then short ones, which even out what else the machine does.
 class Runs {
  public:
-  Runs(int64_t tiles, int threads, bool serial) : tiles_(tiles) {
+  // unit: tiles that kernels multiply together
+  Runs(int64_t tiles, int threads, int64_t unit, bool serial) : tiles_(tiles) {
     if (serial) {
       short_ = tiles;
       return;
     }
-    long_ = tiles * 3 / (4 * threads) / 2 * 2;  // tiles are multiplied in pairs
+    long_ = tiles * 3 / (4 * threads) / unit * unit;
     long_runs_ = long_ > 0 ? threads : 0;
     const int64_t rest = tiles - long_runs_ * long_;
-    short_ = std::clamp<int64_t>(rest / (4 * threads), 2, 64) / 2 * 2;
+    short_ = std::clamp<int64_t>(rest / (4 * threads), unit, 64) / unit * unit;
   }
   int64_t count() const {
     const int64_t rest = tiles_ - long_runs_ * long_;
@@ -197,7 +199,7 @@ void CpuLinear::for_work(const Piece& piece, int64_t tokens, int64_t token_block
   const PackedMatrix& matrix = piece.weight.matrix;
   ThreadPool& pool = *environment_->pool;
   const int64_t token_blocks = (tokens + token_block - 1) / token_block;
-  const Runs runs((matrix.rows + kTileRows - 1) / kTileRows, pool.size(),
+  const Runs runs((matrix.rows + kTileRows - 1) / kTileRows, pool.size(), tokens < 4 ? 2 : 4,
                   matrix.rows * matrix.cols * tokens < kSerialWork);
   pool.parallel_for(
       runs.count() * token_blocks,
@@ -241,15 +243,17 @@ CpuLinear::Room CpuLinear::reserve_room(const Piece& piece, int64_t tokens) cons
   const int64_t rows = piece.changes_inputs() ? tokens * cols_ : 0;
   const int64_t products = outliers > 0 ? tokens * matrix.rows : 0;
   float* memory = reserve(*environment_,
-                          cells * (kBlockCols + 5 * 4) + (rows + tokens * outliers + products) * 4);
+                          cells * (kBlockCols + 7 * 4) + (rows + tokens * outliers + products) * 4);
   Room room{};
   room.codes.blocks = matrix.blocks;
   room.codes.sum_cols = matrix.split_blocks ? kBlockCols / 2 : kBlockCols;
   room.codes.codes = reinterpret_cast<int8_t*>(memory);
   room.codes.scales = memory + cells * kBlockCols / 4;
   room.codes.sums = room.codes.scales + cells;
-  room.codes.code_sums = reinterpret_cast<int32_t*>(room.codes.sums + 2 * cells);
-  room.rows = room.codes.sums + 4 * cells;
+  room.codes.code_sums = room.codes.sums + 2 * cells;
+  room.codes.starts = reinterpret_cast<int32_t*>(room.codes.sums + 4 * cells);
+  room.codes.start = start_of(matrix);
+  room.rows = room.codes.sums + 6 * cells;
   room.outliers = room.rows + rows;
   room.products = room.outliers + tokens * outliers;
   return room;

@@ -1,12 +1,13 @@
-// y = x * W^T for quantized weights, int8 activations and many tokens with the tile multiplier:
-// 16 rows x up to 64 tokens at a time, over a vector type V as in linear_vnni.h and a type Tiles
+// y = x * W^T for quantized weights, int8 activations and many tokens with the tile multiplier: two
+// vectors of rows x 32 tokens at a time, over a vector type V as in linear_vnni.h and a type Tiles
 // for the tile instructions. In an anonymous namespace: see kernels.h.
 //
 // A tile of activations (16 tokens x one group's columns of a block) is loaded as it lies in
-// memory. Weights of 16 rows are unpacked to bytes, a slab of columns at a time, into a panel that
-// stays in L1 and serves all tokens of the pass; the sums of 16 tokens stay in registers for the
-// slab. The int32 products of a block are exact, and the fp32 operations that follow are those of
-// linear_vnni.h in the same order, so both give the same bits.
+// memory, one of weights from the panel of linear_vnni.h. A group's products have to leave the
+// tiles before the next group's begin: they go through memory, and while one cell's are on their
+// way, the one's before are scaled and added to sums in L1. The int32 products of a block are
+// exact, and the fp32 operations that follow are those of linear_vnni.h in the same order, so both
+// give the same bits.
 #pragma once
 
 #include <cstdint>
@@ -18,99 +19,105 @@ namespace lowbit::cpu {
 namespace {
 
 constexpr int kTileTokens = 16;
-constexpr int kMostTokens = 64;       // of one pass
-constexpr int64_t kSlabBlocks = 32;   // 16 KiB of weights as bytes
-constexpr int64_t kBlockBytes = 512;  // of the panel: 16 rows x 32 columns
 
-// 16 rows (two tiles, `tile_step` apart) of some tokens.
-struct Work {
-  const PackedMatrix& w;
-  const QuantizedInput& x;
-  int64_t tile, tile_step;
-  int64_t token;
-  int count;  // of tokens, a multiple of 16
+// Tiles multiply signed bytes, which have room for the zero points of all codes but 8-bit ones.
+struct AmxKind {
+  static constexpr bool kFolds = true;
+  template <typename Codes, Affine kAffine>
+  static constexpr bool kAddend = Codes::kSigned ? kAffine != Affine::kNone : false;
 };
 
-// Blocks [first, last) for 16 tokens from `token` on: adds to y_sums[16][16]. panel: of the slab,
-// which starts at block `first`.
-template <typename V, typename Tiles, typename Codes, bool kShift, int kParts>
-inline void add_slab(const Work& work, int64_t token, int64_t first, int64_t last,
-                     const uint8_t* panel, float* y_sums) {
-  constexpr int kCols = kBlockCols / kParts;
-  const PackedMatrix& w = work.w;
-  const QuantizedInput& x = work.x;
-  const int64_t stride = x.blocks * kBlockCols, cells = x.blocks * kParts;
-  const int64_t step_groups = work.tile_step * w.groups;
-  alignas(64) int32_t products[kTileTokens * 16];
-  typename V::Float sums[kTileTokens];
-#pragma GCC unroll 16
-  for (int t = 0; t < kTileTokens; ++t) sums[t] = V::load_floats(y_sums + t * 16);
-  for (int64_t cell = first * kParts; cell < last * kParts; ++cell) {
-    const int64_t block = cell / kParts;
-    Tiles::load_weights(panel + (cell - first * kParts) * (kBlockBytes / kParts));
-    Tiles::template multiply<Codes::kSigned>(x.codes + token * stride + cell * kCols, stride,
-                                             products);
-    const int64_t group = work.tile * w.groups + (kParts == 2 ? cell : block / w.group_blocks);
-    const auto scale = load_scale<V, Codes>(w, group, step_groups);
-    auto shift = V::float_zero();
-    if constexpr (kShift) shift = load_shift<V>(w, scale, group, step_groups);
-    const float* scales = x.scales + token * x.blocks + block;
-    const float* x_sums = x.sums + token * cells + cell;
+// Of one cell: [tile of tokens][vector][token][lane]
+using Products = int32_t[2][kVectors][kTileTokens * 16];
+
+// Adds the products of one cell and kCount tiles of tokens to y_sums. scales, code_sums and sums:
+// of the first token in this cell; scales are `blocks` apart, the others `cells`.
+template <typename V, bool kAddend, bool kOffset, int kCount>
+inline void add_cell(const Panel<V>& panel, int64_t cell, const Products& products, int64_t blocks,
+                     int64_t cells, const float* scales, const float* code_sums, const float* sums,
+                     float (*y_sums)[kVectors][16]) {
+  typename V::Float scale[kVectors];
+#pragma GCC unroll 2
+  for (int v = 0; v < kVectors; ++v) scale[v] = V::load_floats(panel.scales[cell][v]);
+#pragma GCC unroll 2
+  for (int i = 0; i < kCount; ++i) {
 #pragma GCC unroll 16
     for (int t = 0; t < kTileTokens; ++t) {
-      const auto scaled = V::multiply(V::to_float(V::load_ints(products + t * 16)),
-                                      V::broadcast(scales + t * x.blocks));
-      sums[t] = V::multiply_add(scaled, scale, sums[t]);
-      if constexpr (kShift) {
-        sums[t] = V::multiply_add(shift, V::broadcast(x_sums + t * cells), sums[t]);
+      const int token = i * kTileTokens + t;
+      const auto x_scale = V::broadcast(scales + token * blocks);
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; ++v) {
+        float* y = y_sums[token][v];
+        auto product = V::to_float(V::load_ints(products[i][v] + t * 16));
+        if constexpr (kAddend) {
+          product = V::multiply_add(V::load_floats(panel.addends[cell][v]),
+                                    V::broadcast(code_sums + token * cells), product);
+        }
+        product = V::multiply(product, x_scale);
+        auto sum = V::multiply_add(product, scale[v], V::load_floats(y));
+        if constexpr (kOffset) {
+          sum = V::multiply_add(V::load_floats(panel.offsets[cell][v]),
+                                V::broadcast(sums + token * cells), sum);
+        }
+        V::store_floats(y, sum);
       }
     }
   }
-#pragma GCC unroll 16
-  for (int t = 0; t < kTileTokens; ++t) V::store_floats(y_sums + t * 16, sums[t]);
 }
 
-template <typename V, typename Tiles, typename Codes, bool kShift, int kParts>
-void amx_tiles(const Work& work, float* y, int64_t y_stride) {
-  const PackedMatrix& w = work.w;
-  constexpr int64_t kBytes = vnni_block_bytes(Codes::kStorage);
-  const int64_t tile_bytes = w.blocks * kBytes;
-  const int64_t step_bytes = work.tile_step * tile_bytes;
-  const uint8_t* codes = w.codes + work.tile * tile_bytes;
-  alignas(64) float y_sums[kMostTokens * 16] = {};
-  alignas(64) uint8_t panel[kSlabBlocks * kBlockBytes];
-  for (int64_t first = 0; first < w.blocks; first += kSlabBlocks) {
-    const int64_t last = first + kSlabBlocks < w.blocks ? first + kSlabBlocks : w.blocks;
-    uint8_t* to = panel;
-    for (int64_t block = first; block < last; ++block) {
-#pragma GCC unroll 8
-      for (int quad = 0; quad < 8; ++quad, to += 64) {
-        V::store_ints(to, Codes::load(w, codes + block * kBytes, step_bytes, quad));
-      }
+// Blocks [first, last) for kCount tiles of tokens from `token` on.
+template <typename V, typename Tiles, bool kAddend, bool kOffset, int kParts, int kCount>
+void amx_tokens(const Panel<V>& panel, const QuantizedInput& x, int64_t first, int64_t last,
+                int64_t token, float (*y_sums)[kVectors][16]) {
+  constexpr int kCols = kBlockCols / kParts;
+  const int64_t blocks = x.blocks, stride = blocks * kBlockCols, cells = blocks * kParts;
+  const int8_t* input = x.codes + token * stride + first * kBlockCols;
+  const float* scales = x.scales + token * blocks + first;
+  const float* code_sums = x.code_sums + token * cells + first * kParts;
+  const float* sums = x.sums + token * cells + first * kParts;
+  alignas(64) Products products[2];
+  const int64_t count = (last - first) * kParts;
+  for (int64_t cell = 0; cell <= count; ++cell) {
+    if (cell < count) {
+      const uint8_t* weights = panel.codes[cell / kParts][0][cell % kParts * (8 / kParts)];
+      Tiles::template multiply<kCount>(input + cell * kCols, stride, weights,
+                                       sizeof panel.codes[0][0], products[cell % 2]);
     }
-    // g++ does not see that tile loads read memory.
-    __asm__ volatile("" : : "r"(panel) : "memory");
-    for (int i = 0; i < work.count; i += kTileTokens) {
-      add_slab<V, Tiles, Codes, kShift, kParts>(work, work.token + i, first, last, panel,
-                                                y_sums + i * 16);
-    }
-  }
-  for (int t = 0; t < work.count; ++t) {
-    V::store_rows(w, work.tile, work.tile_step, V::load_floats(y_sums + t * 16),
-                  y + (work.token + t) * y_stride);
+    if (cell == 0) continue;
+    const int64_t done = cell - 1;
+    add_cell<V, kAddend, kOffset, kCount>(panel, done, products[done % 2], blocks, cells,
+                                          scales + done / kParts, code_sums + done, sums + done,
+                                          y_sums);
   }
 }
 
-template <typename V, typename Tiles, typename Codes, bool kShift, int kParts>
+template <typename V, typename Tiles, typename Codes, Affine kAffine, int kParts>
 void amx_product(const PackedMatrix& w, const QuantizedInput& x, Range tiles, Range tokens,
                  float* y, int64_t y_stride) {
+  constexpr bool kAddend = AmxKind::kAddend<Codes, kAffine>, kOffset = kAffine == Affine::kOffsets;
   Tiles::configure(kBlockCols / kParts);
-  for (int64_t tile = tiles.first; tile < tiles.last; tile += 2) {
-    const int64_t step = tile + 1 < tiles.last ? 1 : 0;
+  Panel<V> panel;
+  for (int64_t tile = tiles.first; tile < tiles.last; tile += kVectors * V::kTiles) {
+    const PanelRows rows = panel_rows<V>(tile, tiles.last);
     for (int64_t token = tokens.first; token < tokens.last; token += kMostTokens) {
-      const int64_t left = tokens.last - token;
-      const int count = static_cast<int>(left < kMostTokens ? left : kMostTokens);
-      amx_tiles<V, Tiles, Codes, kShift, kParts>({w, x, tile, step, token, count}, y, y_stride);
+      const int64_t end = token + kMostTokens < tokens.last ? token + kMostTokens : tokens.last;
+      __builtin_memset(panel.sums, 0, static_cast<size_t>(end - token) * sizeof panel.sums[0]);
+      for (int64_t first = 0; first < w.blocks; first += kSlabBlocks) {
+        const int64_t last = first + kSlabBlocks < w.blocks ? first + kSlabBlocks : w.blocks;
+        unpack_panel<V, AmxKind, Codes, kAffine, kParts>(w, rows, first, last, panel);
+        // g++ does not see that tile loads read memory.
+        __asm__ volatile("" : : "r"(&panel) : "memory");
+        int64_t t = token;
+        for (; t + 2 * kTileTokens <= end; t += 2 * kTileTokens) {
+          amx_tokens<V, Tiles, kAddend, kOffset, kParts, 2>(panel, x, first, last, t,
+                                                            panel.sums + (t - token));
+        }
+        if (t < end) {
+          amx_tokens<V, Tiles, kAddend, kOffset, kParts, 1>(panel, x, first, last, t,
+                                                            panel.sums + (t - token));
+        }
+      }
+      store_panel<V>(w, rows, panel, {token, end}, y, y_stride);
     }
   }
   Tiles::release();
@@ -118,10 +125,10 @@ void amx_product(const PackedMatrix& w, const QuantizedInput& x, Range tiles, Ra
 
 template <typename V, typename Tiles>
 struct Amx {
-  template <typename Codes, bool kShift, int kParts>
+  template <typename Codes, Affine kAffine, int kParts>
   static void run(const PackedMatrix& w, const QuantizedInput& x, Range tiles, Range tokens,
                   float* y, int64_t y_stride) {
-    amx_product<V, Tiles, Codes, kShift, kParts>(w, x, tiles, tokens, y, y_stride);
+    amx_product<V, Tiles, Codes, kAffine, kParts>(w, x, tiles, tokens, y, y_stride);
   }
 };
 

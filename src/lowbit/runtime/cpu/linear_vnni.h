@@ -2,10 +2,14 @@
 // holds V::kTiles tiles of 8 rows. In an anonymous namespace: see kernels.h.
 //
 // The formula, and every fp32 operation in its order, are those of kernels_avx2_int8.cpp; the sums
-// of a block are exact in int32, so all instruction sets give the same bits.
+// of a block are exact, so all instruction sets give the same bits.
 //
-// vpdpbusd takes unsigned weights: signed ones are moved up by 128, and 128 times the sum of the
-// activations' codes is taken off again.
+// vpdpbusd takes unsigned weights: signed ones are moved up by 128, which the addend takes off
+// again.
+//
+// Weights of two vectors of rows are unpacked to bytes, a slab of columns at a time, into a panel
+// that stays in L1 and serves all tokens of a pass; the sums of V::kTokens tokens stay in registers
+// for the slab.
 #pragma once
 
 #include <immintrin.h>
@@ -98,98 +102,205 @@ inline typename V::Float load_scale(const PackedMatrix& w, int64_t at, int64_t t
   return V::multiply(scale, V::broadcast(&w.table->unit));
 }
 
-// shift_w of the formula.
-template <typename V>
-inline typename V::Float load_shift(const PackedMatrix& w, typename V::Float scale, int64_t at,
-                                    int64_t tile_step) {
-  typename V::Int addend = V::ints(w.base);
-  if (w.affine == Affine::kZeros) {
-    addend = V::subtract(addend, V::load_zeros(w.zeros, at, tile_step));
-  }
-  const auto shift = V::multiply(scale, V::to_float(addend));
-  if (w.affine != Affine::kOffsets) return shift;
-  return V::add(shift, V::load_values(w.offsets, at, tile_step));
+// base - zero_w, `extra` more.
+template <typename V, Affine kAffine>
+inline typename V::Int load_addend(const PackedMatrix& w, int64_t at, int64_t tile_step,
+                                   int extra) {
+  const auto base = V::ints(w.base + extra);
+  if constexpr (kAffine != Affine::kZeros) return base;
+  return V::subtract(base, V::load_zeros(w.zeros, at, tile_step));
 }
 
-// V::kTiles tiles from `tile` on (the last again where there is no other) x T tokens. kParts:
-// groups within a block (2 if split).
-template <typename V, typename Codes, bool kShift, int kParts, int T>
-void vnni_tiles(const PackedMatrix& w, const QuantizedInput& x, int64_t tile, int64_t tile_step,
-                int64_t token, float* y, int64_t y_stride) {
-  constexpr int kQuads = 8 / kParts;
+constexpr int kVectors = 2;          // of rows, side by side in a panel
+constexpr int64_t kSlabBlocks = 24;  // 24 KiB of weights as bytes
+constexpr int64_t kMostTokens = 96;  // of one pass
+
+// Rows of one pass: vector v begins at tile[v]; its last tile is `step[v]` tiles further on (0 if
+// it is the only one). A vector that does not exist is the first again.
+struct PanelRows {
+  int64_t tile[kVectors];
+  int64_t step[kVectors];
+  bool exists[kVectors];
+};
+
+template <typename V>
+PanelRows panel_rows(int64_t tile, int64_t last) {
+  PanelRows rows;
+  for (int v = 0; v < kVectors; ++v) {
+    const int64_t at = tile + v * V::kTiles;
+    rows.exists[v] = at < last;
+    rows.tile[v] = rows.exists[v] ? at : tile;
+    rows.step[v] = rows.tile[v] + 1 < last ? 1 : 0;
+  }
+  return rows;
+}
+
+// A slab. A cell is a group within a block: the block, or half of it (kParts is 2 then).
+template <typename V>
+struct Panel {
+  static constexpr int kLanes = 8 * V::kTiles;
+  alignas(64) uint8_t codes[kSlabBlocks][kVectors][8][4 * kLanes];
+  alignas(64) float scales[2 * kSlabBlocks][kVectors][kLanes];
+  alignas(64) float addends[2 * kSlabBlocks][kVectors][kLanes];
+  alignas(64) float offsets[2 * kSlabBlocks][kVectors][kLanes];
+  alignas(64) float sums[kMostTokens][kVectors][kLanes];
+};
+
+// Blocks [first, last) of the rows. Kind::kFolds: codes are signed, with the addend in them where
+// they have room for it; else they are unsigned. Kind::kAddend: the panel has addends.
+template <typename V, typename Kind, typename Codes, Affine kAffine, int kParts>
+void unpack_panel(const PackedMatrix& w, const PanelRows& rows, int64_t first, int64_t last,
+                  Panel<V>& panel) {
   constexpr int64_t kBytes = vnni_block_bytes(Codes::kStorage);
-  const int64_t stride = x.blocks * kBlockCols, tile_bytes = w.blocks * kBytes;
-  const int64_t step_bytes = tile_step * tile_bytes, step_groups = tile_step * w.groups;
-  const uint8_t* codes = w.codes + tile * tile_bytes;
-  const int8_t* input = x.codes + token * stride;
-  const float* scales = x.scales + token * x.blocks;
-  const int64_t cells = x.blocks * kParts;  // of a token
-  const float* sums = x.sums + token * cells;
-  const int32_t* code_sums = x.code_sums + token * cells;
-  int64_t at = tile * w.groups, next = w.group_blocks;
-  typename V::Float y_sums[T];
-  for (int t = 0; t < T; ++t) y_sums[t] = V::float_zero();
-  for (int64_t block = 0; block < w.blocks; ++block) {
+  constexpr bool kFold = Kind::kFolds && !Codes::kSigned && kAffine != Affine::kOffsets;
+  constexpr int kMoved = Codes::kSigned && !Kind::kFolds ? -128 : 0;
+  constexpr int kQuads = 8 / kParts;
+  const int64_t tile_bytes = w.blocks * kBytes;
+  for (int v = 0; v < kVectors; ++v) {
+    const int64_t step_bytes = rows.step[v] * tile_bytes, step_groups = rows.step[v] * w.groups;
+    const uint8_t* codes = w.codes + rows.tile[v] * tile_bytes + first * kBytes;
+    const int64_t groups = rows.tile[v] * w.groups;
+    int64_t group = kParts == 2 ? 2 * first : first / w.group_blocks;
+    int64_t next = (group + 1) * w.group_blocks;
+    for (int64_t block = 0; block < last - first; ++block, codes += kBytes) {
+#pragma GCC unroll 2
+      for (int part = 0; part < kParts; ++part) {
+        const int64_t at = groups + group, cell = block * kParts + part;
+        V::store_floats(panel.scales[cell][v], load_scale<V, Codes>(w, at, step_groups));
+        const auto addend = load_addend<V, kAffine>(w, at, step_groups, kMoved);
+        if constexpr (Kind::template kAddend<Codes, kAffine>) {
+          V::store_floats(panel.addends[cell][v], V::to_float(addend));
+        }
+        if constexpr (kAffine == Affine::kOffsets) {
+          V::store_floats(panel.offsets[cell][v], V::load_values(w.offsets, at, step_groups));
+        }
+        const auto moved = V::repeat_bytes(addend);
+#pragma GCC unroll 8
+        for (int quad = part * kQuads; quad < (part + 1) * kQuads; ++quad) {
+          auto code = Codes::load(w, codes, step_bytes, quad);
+          if constexpr (kFold) code = V::add_bytes(code, moved);
+          if constexpr (kMoved != 0) code = V::bit_xor(code, V::bytes(-128));
+          V::store_ints(panel.codes[block][v][quad], code);
+        }
+        if (kParts == 2) ++group;
+      }
+      if (kParts == 1 && first + block + 1 == next) {
+        ++group;
+        next += w.group_blocks;
+      }
+    }
+  }
+}
+
+template <typename V>
+void store_panel(const PackedMatrix& w, const PanelRows& rows, const Panel<V>& panel, Range tokens,
+                 float* y, int64_t y_stride) {
+  for (int64_t token = tokens.first; token < tokens.last; ++token) {
+    for (int v = 0; v < kVectors; ++v) {
+      if (!rows.exists[v]) continue;
+      V::store_rows(w, rows.tile[v], rows.step[v],
+                    V::load_floats(panel.sums[token - tokens.first][v]), y + token * y_stride);
+    }
+  }
+}
+
+// vpdpbusd's sums begin at QuantizedInput::starts, which holds addends that are the same for all
+// rows; only zero points are left.
+struct VnniKind {
+  static constexpr bool kFolds = false;
+  template <typename Codes, Affine kAffine>
+  static constexpr bool kAddend = kAffine == Affine::kZeros;
+};
+
+// Adds the products of blocks [first, last) and T tokens from `token` on to `y_sums`.
+template <typename V, Affine kAffine, int kParts, int T>
+void vnni_tokens(const Panel<V>& panel, const QuantizedInput& x, int64_t first, int64_t last,
+                 int64_t token, float (*y_sums)[kVectors][Panel<V>::kLanes]) {
+  constexpr int kQuads = 8 / kParts;
+  const int64_t blocks = x.blocks, stride = blocks * kBlockCols, cells = blocks * kParts;
+  const int64_t at = token * cells + first * kParts;
+  const int8_t* input = x.codes + token * stride + first * kBlockCols;
+  const float *scales = x.scales + token * blocks + first, *sums = x.sums + at;
+  const float* code_sums = x.code_sums + at;
+  const int32_t* starts = x.starts + at;
+  typename V::Float y[kVectors][T];
+#pragma GCC unroll 16
+  for (int i = 0; i < kVectors * T; ++i) y[i / T][i % T] = V::load_floats(y_sums[i % T][i / T]);
+  for (int64_t block = 0; block < last - first; ++block) {
 #pragma GCC unroll 2
     for (int part = 0; part < kParts; ++part) {
       const int64_t cell = block * kParts + part;
-      typename V::Int products[T];
+      typename V::Int products[kVectors][T];
 #pragma GCC unroll 16
-      for (int t = 0; t < T; ++t) {
-        products[t] = Codes::kSigned ? V::ints(-128 * code_sums[t * cells + cell]) : V::int_zero();
+      for (int i = 0; i < kVectors * T; ++i) {
+        products[i / T][i % T] =
+            kAffine == Affine::kZeros ? V::int_zero() : V::ints(starts[i % T * cells + cell]);
       }
 #pragma GCC unroll 8
-      for (int quad = 0; quad < kQuads; ++quad) {
-        auto weights = Codes::load(w, codes, step_bytes, part * kQuads + quad);
-        if constexpr (Codes::kSigned) weights = V::bit_xor(weights, V::bytes(-128));
+      for (int quad = part * kQuads; quad < (part + 1) * kQuads; ++quad) {
+        typename V::Int weights[kVectors];
+#pragma GCC unroll 2
+        for (int v = 0; v < kVectors; ++v) {
+          weights[v] = V::load_ints(panel.codes[block][v][quad]);
+        }
 #pragma GCC unroll 16
         for (int t = 0; t < T; ++t) {
-          products[t] =
-              V::dot(products[t], weights, V::broadcast_quad(input + t * stride + quad * 4));
+          const auto quads = V::broadcast_quad(input + t * stride + block * kBlockCols + quad * 4);
+#pragma GCC unroll 2
+          for (int v = 0; v < kVectors; ++v) {
+            products[v][t] = V::dot(products[v][t], weights[v], quads);
+          }
         }
       }
-      const auto scale = load_scale<V, Codes>(w, at, step_groups);
-#pragma GCC unroll 16
-      for (int t = 0; t < T; ++t) {
-        const auto product =
-            V::multiply(V::to_float(products[t]), V::broadcast(scales + t * x.blocks + block));
-        y_sums[t] = V::multiply_add(product, scale, y_sums[t]);
-      }
-      if constexpr (kShift) {
-        const auto shift = load_shift<V>(w, scale, at, step_groups);
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; ++v) {
+        const auto scale = V::load_floats(panel.scales[cell][v]);
 #pragma GCC unroll 16
         for (int t = 0; t < T; ++t) {
-          y_sums[t] = V::multiply_add(shift, V::broadcast(sums + t * cells + cell), y_sums[t]);
+          auto product = V::to_float(products[v][t]);
+          if constexpr (kAffine == Affine::kZeros) {
+            product = V::multiply_add(V::load_floats(panel.addends[cell][v]),
+                                      V::broadcast(code_sums + t * cells + cell), product);
+          }
+          product = V::multiply(product, V::broadcast(scales + t * blocks + block));
+          y[v][t] = V::multiply_add(product, scale, y[v][t]);
+          if constexpr (kAffine == Affine::kOffsets) {
+            y[v][t] = V::multiply_add(V::load_floats(panel.offsets[cell][v]),
+                                      V::broadcast(sums + t * cells + cell), y[v][t]);
+          }
         }
       }
-      input += kQuads * 4;
-      if (kParts == 2) ++at;
-    }
-    codes += kBytes;
-    if (kParts == 1 && block + 1 == next) {
-      ++at;
-      next += w.group_blocks;
     }
   }
-  for (int t = 0; t < T; ++t) {
-    V::store_rows(w, tile, tile_step, y_sums[t], y + (token + t) * y_stride);
-  }
+#pragma GCC unroll 16
+  for (int i = 0; i < kVectors * T; ++i) V::store_floats(y_sums[i % T][i / T], y[i / T][i % T]);
 }
 
-template <typename V, typename Codes, bool kShift, int kParts>
+template <typename V, typename Codes, Affine kAffine, int kParts>
 void vnni_product(const PackedMatrix& w, const QuantizedInput& x, Range tiles, Range tokens,
                   float* y, int64_t y_stride) {
-  for (int64_t tile = tiles.first; tile < tiles.last; tile += V::kTiles) {
-    const int64_t step = tile + 1 < tiles.last ? 1 : 0;
-    int64_t token = tokens.first;
-    for (; token + V::kTokens <= tokens.last; token += V::kTokens) {
-      vnni_tiles<V, Codes, kShift, kParts, V::kTokens>(w, x, tile, step, token, y, y_stride);
-    }
-    for (; token + 4 <= tokens.last; token += 4) {
-      vnni_tiles<V, Codes, kShift, kParts, 4>(w, x, tile, step, token, y, y_stride);
-    }
-    for (; token < tokens.last; ++token) {
-      vnni_tiles<V, Codes, kShift, kParts, 1>(w, x, tile, step, token, y, y_stride);
+  Panel<V> panel;
+  for (int64_t tile = tiles.first; tile < tiles.last; tile += kVectors * V::kTiles) {
+    const PanelRows rows = panel_rows<V>(tile, tiles.last);
+    for (int64_t token = tokens.first; token < tokens.last; token += kMostTokens) {
+      const int64_t end = token + kMostTokens < tokens.last ? token + kMostTokens : tokens.last;
+      __builtin_memset(panel.sums, 0, static_cast<size_t>(end - token) * sizeof panel.sums[0]);
+      for (int64_t first = 0; first < w.blocks; first += kSlabBlocks) {
+        const int64_t last = first + kSlabBlocks < w.blocks ? first + kSlabBlocks : w.blocks;
+        unpack_panel<V, VnniKind, Codes, kAffine, kParts>(w, rows, first, last, panel);
+        int64_t t = token;
+        for (; t + V::kTokens <= end; t += V::kTokens) {
+          vnni_tokens<V, kAffine, kParts, V::kTokens>(panel, x, first, last, t,
+                                                      panel.sums + (t - token));
+        }
+        for (; t + 2 <= end; t += 2) {
+          vnni_tokens<V, kAffine, kParts, 2>(panel, x, first, last, t, panel.sums + (t - token));
+        }
+        if (t < end) {
+          vnni_tokens<V, kAffine, kParts, 1>(panel, x, first, last, t, panel.sums + (t - token));
+        }
+      }
+      store_panel<V>(w, rows, panel, {token, end}, y, y_stride);
     }
   }
 }
@@ -197,31 +308,37 @@ void vnni_product(const PackedMatrix& w, const QuantizedInput& x, Range tiles, R
 using LinearInt8 = void (*)(const PackedMatrix&, const QuantizedInput&, Range, Range, float*,
                             int64_t);
 
-// Run::run<Codes, shift, parts> for the matrix.
-template <typename Run, typename Codes, bool kShift>
+// Run::run<Codes, affine, parts> for the matrix.
+template <typename Run, typename Codes, Affine kAffine>
 LinearInt8 with_parts(const PackedMatrix& w) {
-  return w.split_blocks ? Run::template run<Codes, kShift, 2> : Run::template run<Codes, kShift, 1>;
+  return w.split_blocks ? Run::template run<Codes, kAffine, 2>
+                        : Run::template run<Codes, kAffine, 1>;
+}
+
+template <typename Run, typename Codes>
+LinearInt8 with_affine(const PackedMatrix& w) {
+  return w.affine == Affine::kNone    ? with_parts<Run, Codes, Affine::kNone>(w)
+         : w.affine == Affine::kZeros ? with_parts<Run, Codes, Affine::kZeros>(w)
+                                      : with_parts<Run, Codes, Affine::kOffsets>(w);
 }
 
 template <typename Run, typename V>
 LinearInt8 choose_codes(const PackedMatrix& w) {
-  // Unsigned codes always have a shift: their middle is not 0.
   switch (w.storage) {
     case Storage::kU2:
-      return with_parts<Run, VnniUnsigned<V, Storage::kU2>, true>(w);
+      return with_affine<Run, VnniUnsigned<V, Storage::kU2>>(w);
     case Storage::kU3:
-      return with_parts<Run, VnniUnsigned<V, Storage::kU3>, true>(w);
+      return with_affine<Run, VnniUnsigned<V, Storage::kU3>>(w);
     case Storage::kU4:
-      return with_parts<Run, VnniUnsigned<V, Storage::kU4>, true>(w);
+      return with_affine<Run, VnniUnsigned<V, Storage::kU4>>(w);
     case Storage::kU5:
-      return with_parts<Run, VnniUnsigned<V, Storage::kU5>, true>(w);
+      return with_affine<Run, VnniUnsigned<V, Storage::kU5>>(w);
     case Storage::kU6:
-      return with_parts<Run, VnniUnsigned<V, Storage::kU6>, true>(w);
+      return with_affine<Run, VnniUnsigned<V, Storage::kU6>>(w);
     case Storage::kS8:
-      return w.affine != Affine::kNone || w.base != 0 ? with_parts<Run, VnniS8<V>, true>(w)
-                                                      : with_parts<Run, VnniS8<V>, false>(w);
+      return with_affine<Run, VnniS8<V>>(w);
     case Storage::kTable4:
-      return with_parts<Run, VnniTable<V>, false>(w);
+      return with_parts<Run, VnniTable<V>, Affine::kNone>(w);
     case Storage::kF32:
     case Storage::kF16:
     case Storage::kBF16:
@@ -233,10 +350,10 @@ LinearInt8 choose_codes(const PackedMatrix& w) {
 
 template <typename V>
 struct Vnni {
-  template <typename Codes, bool kShift, int kParts>
+  template <typename Codes, Affine kAffine, int kParts>
   static void run(const PackedMatrix& w, const QuantizedInput& x, Range tiles, Range tokens,
                   float* y, int64_t y_stride) {
-    vnni_product<V, Codes, kShift, kParts>(w, x, tiles, tokens, y, y_stride);
+    vnni_product<V, Codes, kAffine, kParts>(w, x, tiles, tokens, y, y_stride);
   }
 };
 

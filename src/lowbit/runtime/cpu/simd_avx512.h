@@ -13,7 +13,7 @@ namespace {
 
 struct Avx512 {
   static constexpr int kTiles = 2;
-  static constexpr int kTokens = 12;  // 12 chains hide vpdpbusd's latency of 5 on two ports
+  static constexpr int kTokens = 6;  // 12 chains hide vpdpbusd's latency of 5 on two ports
   using Int = __m512i;
   using Float = __m512;
 
@@ -44,8 +44,14 @@ struct Avx512 {
     return _mm512_set1_epi32(quad);
   }
 
-  static inline Int load_ints(const int32_t* at) { return _mm512_load_si512(at); }
-  static inline void store_ints(uint8_t* at, Int v) { _mm512_store_si512(at, v); }
+  static inline Int add_bytes(Int a, Int b) { return _mm512_add_epi8(a, b); }
+  // The lowest byte of each int, four times.
+  static inline Int repeat_bytes(Int v) {
+    return _mm512_shuffle_epi8(
+        v, repeat(_mm_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12)));
+  }
+  static inline Int load_ints(const void* at) { return _mm512_load_si512(at); }
+  static inline void store_ints(void* at, Int v) { _mm512_store_si512(at, v); }
 
   static inline Float float_zero() { return _mm512_setzero_ps(); }
   static inline Float to_float(Int v) { return _mm512_cvtepi32_ps(v); }

@@ -1,0 +1,393 @@
+// Attention over the blocks of a KV cache with the tile multiplier: online softmax block by block
+// as in attention_tiles.h, over a vector type V of 16 lanes and a type Tiles for the tile
+// instructions. In an anonymous namespace: see kernels.h.
+//
+// Tiles multiply bf16. As in kernels_amx_gemm.cpp each number is split in two, high + low, and
+// a * b is taken as low * high + high * low + high * high, which loses 2^-17 of |a| * |b|; halves
+// are split without loss.
+//
+// A row is one head of one query. Rows are columns of all tiles but the caches': scores are
+// keys x rows, outputs columns x rows. So the softmax works on 16 rows, a lane each, without sums
+// across lanes, weights become the second product's operand where they are, and every row's result
+// is the same whichever rows share its tile.
+#pragma once
+
+#include <cstdint>
+
+#include "lowbit/runtime/cpu/attention_tiles.h"
+#include "lowbit/runtime/cpu/kernels.h"
+
+namespace lowbit::cpu {
+namespace {
+
+constexpr int64_t kTile = 16;         // rows of a tile, and 32-bit elements of one of its rows
+constexpr int64_t kTileFloats = 256;  // a tile's memory, 1 KiB
+constexpr int64_t kPair = 2 * kTileFloats;  // a tile of high parts, then one of low parts
+
+inline int64_t tiles_of(int64_t count, int64_t size) { return (count + size - 1) / size; }
+
+// Parts of a task's scratch, in tiles (of floats or of bf16 in their place).
+struct AmxScratch {
+  int64_t q_steps;   // of 32 columns
+  int64_t columns;   // tiles of 16 columns of the output
+  float* q;          // [tiles of rows][q_steps] pairs: [column / 2][row][2]
+  float* out;        // [tiles of rows][columns][column][row], not yet divided by sum
+  float* max;        // [rows]
+  float* sum;        // [rows]
+  float* keys;       // [keys / 16][q_steps] pairs: [key][column]
+  float* values;     // [columns][keys / 32] pairs: [column][key]
+  float* scores[2];  // [keys][row]: of two tiles of rows
+  float* weights;    // [keys / 32] pairs: [key / 2][row][2]
+
+  AmxScratch(float* at, int64_t rows, int64_t head_dim)
+      : q_steps(tiles_of(head_dim, 2 * kTile)), columns(tiles_of(head_dim, kTile)) {
+    const int64_t tiles = tiles_of(rows, kTile);
+    const auto take = [&](int64_t floats) {
+      float* part = at;
+      at += floats;
+      return part;
+    };
+    q = take(tiles * q_steps * kPair);
+    out = take(tiles * columns * kTileFloats);
+    max = take(tiles * kTile);
+    sum = take(tiles * kTile);
+    keys = take(kKeys / kTile * q_steps * kPair);
+    values = take(columns * 2 * kPair);
+    scores[0] = take(kKeys * kTile);
+    scores[1] = take(kKeys * kTile);
+    weights = take(2 * kPair);
+  }
+  static int64_t size(int64_t rows, int64_t head_dim) {
+    const int64_t tiles = tiles_of(rows, kTile), steps = tiles_of(head_dim, 2 * kTile);
+    const int64_t columns = tiles_of(head_dim, kTile);
+    return tiles * (steps * kPair + columns * kTileFloats + 2 * kTile) +
+           kKeys / kTile * steps * kPair + columns * 2 * kPair + 2 * kKeys * kTile + 2 * kPair;
+  }
+};
+
+// Elements [at, at + count) of the cache, zeros behind them.
+template <typename V>
+inline typename V::Float load_cache(const AttentionTask& task, const void* base, int64_t at,
+                                    int64_t count) {
+  return task.half ? V::load_halves(static_cast<const uint16_t*>(base) + at, count)
+                   : V::load_floats(static_cast<const float*>(base) + at, count);
+}
+
+inline int64_t part_of(int64_t total, int64_t first) {
+  return total - first < 0 ? 0 : total - first < kTile ? total - first : kTile;
+}
+
+// Queries, scaled, as pairs of neighbouring columns.
+template <typename V>
+void start_rows(const AttentionTask& task, const AmxScratch& scratch) {
+  const int64_t rows = task.queries * task.heads, dim = task.head_dim;
+  const auto scale = V::floats(task.scale);
+  for (int64_t tile = 0; tile * kTile < rows; ++tile) {
+    for (int64_t step = 0; step < scratch.q_steps; ++step) {
+      typename V::Int high[kTile], low[kTile];
+      for (int64_t i = 0; i < kTile; ++i) {
+        const int64_t row = tile * kTile + i, first = step * 2 * kTile;
+        const bool exists = row < rows;
+        const float* q =
+            task.q +
+            (exists ? row / task.heads * task.q_stride + row % task.heads * dim + first : 0);
+        const auto part = [&](int64_t at) {
+          return V::multiply(V::load_floats(q + at, exists ? part_of(dim, first + at) : 0), scale);
+        };
+        V::split_row(part(0), part(kTile), high[i], low[i]);
+      }
+      V::transpose(high);
+      V::transpose(low);
+      float* to = scratch.q + (tile * scratch.q_steps + step) * kPair;
+      V::store_tile(to, high);
+      V::store_tile(to + kTileFloats, low);
+    }
+    for (int64_t i = 0; i < scratch.columns * kTile; ++i) {
+      V::store_floats(scratch.out + tile * scratch.columns * kTileFloats + i * kTile,
+                      V::float_zero());
+    }
+    V::store_floats(scratch.max + tile * kTile, V::floats(-__builtin_inff()));
+    V::store_floats(scratch.sum + tile * kTile, V::float_zero());
+  }
+}
+
+// Keys [0, last) of a block, and their neighbours in the last tile: what is there was perhaps never
+// written, but their scores are not used.
+template <typename V>
+void load_key_tiles(const AttentionTask& task, int64_t block, int64_t last,
+                    const AmxScratch& scratch) {
+  const int64_t start = task.block_table[block] * task.block_stride, dim = task.head_dim;
+  for (int64_t key = 0; key < tiles_of(last, kTile) * kTile; ++key) {
+    for (int64_t step = 0; step < scratch.q_steps; ++step) {
+      const int64_t first = step * 2 * kTile, at = start + key * dim + first;
+      typename V::Int high, low;
+      V::split_row(load_cache<V>(task, task.keys, at, part_of(dim, first)),
+                   load_cache<V>(task, task.keys, at + kTile, part_of(dim, first + kTile)), high,
+                   low);
+      float* to =
+          scratch.keys + (key / kTile * scratch.q_steps + step) * kPair + key % kTile * kTile;
+      V::store_ints(to, high);
+      V::store_ints(to + kTileFloats, low);
+    }
+  }
+}
+
+// Values of a block, zeros for keys out of sight: a weight of 0 does not hide a NaN.
+template <typename V>
+void load_value_tiles(const AttentionTask& task, int64_t block, Range keys,
+                      const AmxScratch& scratch) {
+  const int64_t start = task.block_table[block] * task.block_stride, dim = task.head_dim;
+  for (int64_t column = 0; column < scratch.columns; ++column) {
+    const int64_t count = part_of(dim, column * kTile);
+    const auto part = [&](int64_t key) {
+      const bool seen = key >= keys.first && key < keys.last;
+      return seen ? load_cache<V>(task, task.values, start + key * dim + column * kTile, count)
+                  : V::float_zero();
+    };
+    for (int64_t step = 0; step < tiles_of(keys.last, 2 * kTile); ++step) {
+      typename V::Int high[kTile], low[kTile];
+      for (int64_t i = 0; i < kTile; ++i) {
+        const int64_t key = step * 2 * kTile + 2 * i;
+        V::split_pairs(part(key), part(key + 1), high[i], low[i]);
+      }
+      V::transpose(high);
+      V::transpose(low);
+      float* to = scratch.values + (column * 2 + step) * kPair;
+      V::store_tile(to, high);
+      V::store_tile(to + kTileFloats, low);
+    }
+  }
+}
+
+// C += A * B for pairs of high and low parts: tiles 4 and 5 hold A, 6 and 7 B already.
+template <typename Tiles, int C>
+inline void multiply_pairs() {
+  Tiles::template dot<C, 5, 6>();
+  Tiles::template dot<C, 4, 7>();
+  Tiles::template dot<C, 4, 6>();
+}
+
+template <typename Tiles, int C>
+inline void score_step(const float* keys) {
+  Tiles::template load<4>(keys);
+  Tiles::template load<5>(keys + kTileFloats);
+  multiply_pairs<Tiles, C>();
+}
+
+// Scores of a tile of rows for all keys that have tiles.
+template <typename Tiles>
+void score_rows(const AmxScratch& scratch, int64_t tile, float* scores) {
+  const int64_t key_step = scratch.q_steps * kPair;
+  Tiles::template zero<0>();
+  Tiles::template zero<1>();
+  Tiles::template zero<2>();
+  Tiles::template zero<3>();
+  for (int64_t step = 0; step < scratch.q_steps; ++step) {
+    const float* q = scratch.q + (tile * scratch.q_steps + step) * kPair;
+    const float* keys = scratch.keys + step * kPair;
+    Tiles::template load<6>(q);
+    Tiles::template load<7>(q + kTileFloats);
+    score_step<Tiles, 0>(keys);
+    score_step<Tiles, 1>(keys + key_step);
+    score_step<Tiles, 2>(keys + 2 * key_step);
+    score_step<Tiles, 3>(keys + 3 * key_step);
+  }
+  Tiles::template store<0>(scores);
+  Tiles::template store<1>(scores + kTileFloats);
+  Tiles::template store<2>(scores + 2 * kTileFloats);
+  Tiles::template store<3>(scores + 3 * kTileFloats);
+}
+
+// The keys of a block that each of 16 rows sees: [first, last). Rows that do not exist see what the
+// last one does.
+struct Sight {
+  bool any, whole;
+  alignas(64) int32_t first[kTile];
+  alignas(64) int32_t last[kTile];
+
+  Sight(const AttentionTask& task, int64_t tile, int64_t block) {
+    const int64_t row = tile * kTile, start = block * kKeys;
+    const int64_t rows = smaller(kTile, task.queries * task.heads - row);
+    const int64_t earliest = task.position + row / task.heads;
+    const int64_t latest = task.position + (row + rows - 1) / task.heads;
+    any = latest >= start && oldest(task, earliest) < start + kKeys;
+    whole = earliest >= start + kKeys - 1 && oldest(task, latest) <= start;
+    if (!any || whole) return;
+    int64_t position = earliest, left = task.heads - row % task.heads;
+    for (int64_t i = 0; i < kTile; ++i) {
+      const Range keys = visible(task, position, block);
+      first[i] = static_cast<int32_t>(keys.first);
+      last[i] = static_cast<int32_t>(keys.last);
+      if (--left == 0 && position < latest) {
+        ++position;
+        left = task.heads;
+      }
+    }
+  }
+};
+
+// The largest score that each row sees; hides the others.
+template <typename V>
+inline typename V::Float largest_scores(const Sight& sight, int64_t keys, float* scores) {
+  const auto hidden = V::floats(-__builtin_inff());
+  typename V::Float max[2] = {hidden, hidden};
+  if (sight.whole) {
+    for (int64_t key = 0; key < keys; key += 2) {
+      for (int i = 0; i < 2; ++i) {
+        max[i] = V::max(max[i], V::load_floats(scores + (key + i) * kTile));
+      }
+    }
+    return V::max(max[0], max[1]);
+  }
+  const auto first = V::load_ints(sight.first), last = V::load_ints(sight.last);
+  for (int64_t key = 0; key < keys; ++key) {
+    const auto score = V::between(first, last, static_cast<int>(key),
+                                  V::load_floats(scores + key * kTile), hidden);
+    V::store_floats(scores + key * kTile, score);
+    max[0] = V::max(max[0], score);
+  }
+  return max[0];
+}
+
+// Scores of a tile of rows to weights, keys in pairs; updates max and sum. Returns what earlier
+// blocks' sums are multiplied by. keys: a multiple of 32
+template <typename V>
+typename V::Float soften_rows(const AmxScratch& scratch, const Sight& sight, int64_t tile,
+                              int64_t keys, float* scores) {
+  const auto block_max = largest_scores<V>(sight, keys, scores);
+  const auto old = V::load_floats(scratch.max + tile * kTile);
+  const auto now = V::max(old, block_max);
+  // Rows that have seen nothing yet: any number will do.
+  const auto shift = V::finite_or_zero(now);
+  typename V::Float sums[4] = {V::float_zero(), V::float_zero(), V::float_zero(), V::float_zero()};
+  for (int64_t pair = 0; pair < keys / 2; pair += 2) {
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; ++i) {
+      const float* at = scores + (pair + i) * 2 * kTile;
+      const auto even = V::exp(V::subtract(V::load_floats(at), shift));
+      const auto odd = V::exp(V::subtract(V::load_floats(at + kTile), shift));
+      sums[2 * i] = V::add(sums[2 * i], even);
+      sums[2 * i + 1] = V::add(sums[2 * i + 1], odd);
+      typename V::Int high, low;
+      V::split_pairs(even, odd, high, low);
+      float* to = scratch.weights + (pair + i) / kTile * kPair + (pair + i) % kTile * kTile;
+      V::store_ints(to, high);
+      V::store_ints(to + kTileFloats, low);
+    }
+  }
+  const auto decay = V::exp(V::subtract(old, shift));
+  const auto sum = V::add(V::add(sums[0], sums[1]), V::add(sums[2], sums[3]));
+  V::store_floats(scratch.max + tile * kTile, now);
+  V::store_floats(scratch.sum + tile * kTile,
+                  V::multiply_add(V::load_floats(scratch.sum + tile * kTile), decay, sum));
+  return decay;
+}
+
+template <typename Tiles, int C>
+inline void mix_step(const AmxScratch& scratch, int64_t column, int64_t step) {
+  if (column >= scratch.columns) return;
+  const float* values = scratch.values + (column * 2 + step) * kPair;
+  Tiles::template load<4>(values);
+  Tiles::template load<5>(values + kTileFloats);
+  multiply_pairs<Tiles, C>();
+}
+
+// out = out * decay + values * weights for a tile of rows.
+template <typename V, typename Tiles>
+void mix_rows(const AmxScratch& scratch, int64_t tile, int64_t keys, typename V::Float decay) {
+  float* out = scratch.out + tile * scratch.columns * kTileFloats;
+  if (!V::all_one(decay)) {
+    for (int64_t i = 0; i < scratch.columns * kTile; ++i) {
+      V::store_floats(out + i * kTile, V::multiply(V::load_floats(out + i * kTile), decay));
+    }
+    Tiles::fence();
+  }
+  for (int64_t column = 0; column < scratch.columns; column += 4) {
+    float* to = out + column * kTileFloats;
+    const int64_t count = scratch.columns - column;
+    Tiles::template load<0>(to);
+    if (count > 1) Tiles::template load<1>(to + kTileFloats);
+    if (count > 2) Tiles::template load<2>(to + 2 * kTileFloats);
+    if (count > 3) Tiles::template load<3>(to + 3 * kTileFloats);
+    for (int64_t step = 0; step < keys / (2 * kTile); ++step) {
+      Tiles::template load<6>(scratch.weights + step * kPair);
+      Tiles::template load<7>(scratch.weights + step * kPair + kTileFloats);
+      mix_step<Tiles, 0>(scratch, column, step);
+      mix_step<Tiles, 1>(scratch, column + 1, step);
+      mix_step<Tiles, 2>(scratch, column + 2, step);
+      mix_step<Tiles, 3>(scratch, column + 3, step);
+    }
+    Tiles::template store<0>(to);
+    if (count > 1) Tiles::template store<1>(to + kTileFloats);
+    if (count > 2) Tiles::template store<2>(to + 2 * kTileFloats);
+    if (count > 3) Tiles::template store<3>(to + 3 * kTileFloats);
+  }
+}
+
+template <typename V>
+void finish_rows(const AttentionTask& task, const AmxScratch& scratch) {
+  const int64_t rows = task.queries * task.heads, dim = task.head_dim;
+  for (int64_t tile = 0; tile * kTile < rows; ++tile) {
+    const auto inverse = V::divide(V::floats(1.f), V::load_floats(scratch.sum + tile * kTile));
+    for (int64_t column = 0; column < scratch.columns; ++column) {
+      const float* from = scratch.out + (tile * scratch.columns + column) * kTileFloats;
+      typename V::Int lanes[kTile];
+      for (int64_t i = 0; i < kTile; ++i) {
+        lanes[i] = V::as_ints(V::multiply(V::load_floats(from + i * kTile), inverse));
+      }
+      V::transpose(lanes);
+      for (int64_t i = 0; i < kTile && tile * kTile + i < rows; ++i) {
+        const int64_t row = tile * kTile + i;
+        float* out = task.out + row / task.heads * task.out_stride + row % task.heads * dim;
+        V::store_floats(out + column * kTile, V::as_floats(lanes[i]), part_of(dim, column * kTile));
+      }
+    }
+  }
+}
+
+// One block for all tiles of rows: a tile's scores are multiplied while those of the one before are
+// softened.
+template <typename V, typename Tiles>
+void attend_block(const AttentionTask& task, const AmxScratch& scratch, int64_t block,
+                  int64_t last) {
+  const int64_t tiles = tiles_of(task.queries * task.heads, kTile);
+  const int64_t keys = tiles_of(last, 2 * kTile) * 2 * kTile;
+  Tiles::fence();
+  score_rows<Tiles>(scratch, 0, scratch.scores[0]);
+  for (int64_t tile = 0; tile < tiles; ++tile) {
+    if (tile + 1 < tiles) score_rows<Tiles>(scratch, tile + 1, scratch.scores[(tile + 1) % 2]);
+    const Sight sight(task, tile, block);
+    if (!sight.any) continue;
+    Tiles::fence();
+    const auto decay = soften_rows<V>(scratch, sight, tile, keys, scratch.scores[tile % 2]);
+    Tiles::fence();
+    mix_rows<V, Tiles>(scratch, tile, keys, decay);
+  }
+}
+
+template <typename V, typename Tiles>
+void attend_with_tiles(const AttentionTask& task) {
+  const AmxScratch scratch(task.scratch, task.queries * task.heads, task.head_dim);
+  Tiles::configure();
+  start_rows<V>(task, scratch);
+  const int64_t last_position = task.position + task.queries - 1;
+  const auto used_of = [&](int64_t block) {
+    return Range{visible(task, task.position, block).first,
+                 visible(task, last_position, block).last};
+  };
+  for (int64_t block = oldest(task, task.position) / kKeys; block <= last_position / kKeys;
+       ++block) {
+    const Range used = used_of(block);
+    prefetch(task, task.values, block, used);
+    load_key_tiles<V>(task, block, used.last, scratch);
+    if (block < last_position / kKeys) prefetch(task, task.keys, block + 1, used_of(block + 1));
+    load_value_tiles<V>(task, block, used, scratch);
+    attend_block<V, Tiles>(task, scratch, block, used.last);
+  }
+  Tiles::fence();
+  finish_rows<V>(task, scratch);
+  Tiles::release();
+}
+
+}  // namespace
+}  // namespace lowbit::cpu
