@@ -49,10 +49,7 @@ AttentionDims dims_of(const AttentionShape& shape) {
 }
 
 CacheView view_of(const KvCache& cache, int64_t layer) {
-  const auto at = [&](int which) {
-    return cache.data.as<uint8_t>() + cache.offset(layer, which, 0, 0) * size_of(cache.spec.dtype);
-  };
-  return {at(0), at(1), cache.spec.dtype == DType::kF16};
+  return {cache.page(layer, 0, 0, 0), cache.page(layer, 1, 0, 0), cache.spec.dtype == DType::kF16};
 }
 
 int count_of(int64_t value) { return static_cast<int>(value); }
@@ -157,10 +154,10 @@ Tensor CudaBackend::allocate(int64_t rows, int64_t cols) {
 }
 
 KvCache CudaBackend::make_kv_cache(const KvCacheSpec& spec) {
-  check_cache_spec(spec);
+  check_cache_spec(spec, {DType::kF16, DType::kF32});
   forget_recordings();
-  const int64_t rows = 2 * spec.layers * spec.blocks * spec.kv_heads * kBlockTokens;
-  KvCache cache{spec, device_tensor(rows, spec.head_dim, spec.dtype, "key/value cache")};
+  KvCache cache{spec,
+                device_tensor(spec.pages(), spec.page_bytes(), DType::kU8, "key/value cache")};
   // NaN, so that reading what was never written shows.
   LOWBIT_CUDA(
       cudaMemsetAsync(cache.data.data, 0xff, static_cast<size_t>(cache.data.bytes()), stream_));
@@ -310,7 +307,7 @@ void CudaBackend::attention(const Tensor& qkv, const AttentionShape& shape, cons
   LOWBIT_CHECK_KIND(shared <= linears_->shared_bytes, ErrorKind::kUnsupported,
                     "attention with heads of ", shape.head_dim, " and a cache of ",
                     name_of(cache.spec.dtype), " does not fit the GPU's shared memory (",
-                    linears_->shared_bytes, " bytes); use --cache-type f16 or --backend cpu");
+                    linears_->shared_bytes, " bytes); use --kv-cache-dtype fp16 or --backend cpu");
   const auto bytes = static_cast<size_t>(cuda::attention_workspace(a)) * sizeof(float);
   if (bytes > workspace_bytes_) {
     workspace_bytes_ = bytes;
