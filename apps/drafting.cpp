@@ -104,7 +104,7 @@ Drafting::Drafting(const DraftOptions& options, const RunOptions& run, Session& 
     check_same_vocabulary(session.tokenizer(), session_->tokenizer(), session.model(), *draft);
   }
   const int64_t context_blocks = draft->context() / kBlockTokens + 1;
-  const int64_t block_bytes = kBlockTokens * draft->config().kv_bytes_per_token(size_of(kv_dtype_));
+  const int64_t block_bytes = draft->config().kv_cache(1, kv_dtype_).bytes();
   kv_blocks_ = std::max(context_blocks,
                         std::min(context_blocks * max_num_seqs, kDraftKvBytes / block_bytes));
 }

@@ -103,7 +103,7 @@ OrderedJson describe(const Checkpoint& checkpoint, const ModelConfig& config,
   out["vocab_size"] = config.vocab_size;
   out["max_context"] = config.max_position_embeddings;
   out["tied_head"] = config.tie_word_embeddings;
-  const int64_t cache = config.kv_bytes_per_token(2) * context;
+  const int64_t cache = config.kv_cache(1, DType::kF16).token_bytes() * context;
   out["memory"] = {{"context", context},
                    {"weights_bytes", inventory.bytes},
                    {"kv_cache_bytes", cache},

@@ -144,6 +144,7 @@ OrderedJson facts_of(Session& session, const Engine& engine) {
   facts["backend"] = session.backend().description();
   facts["kernels"] = session.model().kernels();
   facts["kv_cache_tokens"] = engine.stats().kv_blocks * kBlockTokens;
+  facts["kv_cache_dtype"] = kv_name_of(engine.stats().kv_dtype);
   return facts;
 }
 
@@ -158,9 +159,8 @@ std::string model_name(const std::string& model) {
 int serve(ServeCommand& command, Signals& signals, server::Server& server) {
   Session session(command.model, command.run);
   if (command.kv_gib > 0) {
-    const int64_t value_bytes = command.run.kv_dtype() == DType::kF32 ? 4 : 2;
     const int64_t block_bytes =
-        session.model().config().kv_bytes_per_token(value_bytes) * kBlockTokens;
+        session.model().config().kv_cache(1, command.run.kv_dtype()).bytes();
     command.engine.kv_blocks =
         std::max<int64_t>(1, static_cast<int64_t>(command.kv_gib * (1 << 30)) / block_bytes);
   }

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <iostream>
 #include <iterator>
+#include <map>
 #include <random>
 
 #include "lowbit/base/check.h"
@@ -11,6 +12,15 @@
 #include "lowbit/base/utf8.h"
 
 namespace lowbit::app {
+
+namespace {
+
+const std::map<std::string, DType> kKvDTypes = {
+    {"auto", DType::kF16}, {"fp16", DType::kF16}, {"f16", DType::kF16}, {"fp32", DType::kF32},
+    {"f32", DType::kF32},  {"int8", DType::kI8},  {"q8_0", DType::kI8},
+};
+
+}  // namespace
 
 void RunOptions::add_to(CLI::App& command, bool context_options) {
   command.add_option("-t,--threads", threads, "Threads (0: all cores this process may use)")
@@ -26,8 +36,11 @@ void RunOptions::add_to(CLI::App& command, bool context_options) {
           "says, int8 where it says nothing")
       ->check(CLI::IsMember({"default", "f32", "int8"}))
       ->capture_default_str();
-  command.add_option("--cache-type", cache_type, "Key/value cache: f16 or f32")
-      ->check(CLI::IsMember({"f16", "f32"}))
+  command
+      .add_option("--kv-cache-dtype,--cache-type", kv_cache_dtype,
+                  "Key/value cache: fp32, fp16 (f16), int8 (q8_0: half the memory), or auto: fp16")
+      ->check(CLI::IsMember(kKvDTypes))
+      ->type_name("DTYPE")
       ->capture_default_str();
   command.add_flag("--sync-each-kernel", sync_each_kernel,
                    "cuda: wait for each kernel, so that an error names the one that failed (slow)");
@@ -40,7 +53,7 @@ void RunOptions::add_to(CLI::App& command, bool context_options) {
       ->capture_default_str();
 }
 
-DType RunOptions::kv_dtype() const { return cache_type == "f32" ? DType::kF32 : DType::kF16; }
+DType RunOptions::kv_dtype() const { return kKvDTypes.at(kv_cache_dtype); }
 
 std::unique_ptr<Backend> RunOptions::make() const {
   BackendOptions options;

@@ -17,13 +17,13 @@ namespace lowbit::app {
 struct RunOptions {
   std::string backend = "cpu";
   std::string activations = "default";
-  std::string cache_type = "f16";
+  std::string kv_cache_dtype = "auto";
   int threads = 0;
   int64_t context = 0;
   int64_t batch = 512;
   bool sync_each_kernel = false;
 
-  // -t, --backend, --activations, --cache-type, and unless the command has its own -c and -b.
+  // -t, --backend, --activations, --kv-cache-dtype, and unless the command has its own -c and -b.
   void add_to(CLI::App& command, bool context_options = true);
   DType kv_dtype() const;
   std::unique_ptr<Backend> make() const;  // the backend

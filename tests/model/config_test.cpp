@@ -50,7 +50,7 @@ TEST(ModelConfig, ReadsLlama31) {
   EXPECT_FALSE(config.qkv_bias || config.o_bias || config.mlp_bias || config.qk_norm);
   EXPECT_EQ(config.bos_token_id, 128000);
   EXPECT_EQ(config.parameters(), 8030261248);
-  EXPECT_EQ(config.kv_bytes_per_token(2), 2 * 32 * 8 * 128 * 2);
+  EXPECT_EQ(config.kv_cache(1, DType::kF16).token_bytes(), 2 * 32 * 8 * 128 * 2);
 }
 
 TEST(ModelConfig, CountsParametersOfSmolLm2) {

@@ -202,11 +202,15 @@ TEST(AmxAttention, AgreesWithTheTextbook) {
     task.position = c.position;
     task.window = c.window;
     task.scale = 1.f / std::sqrt(static_cast<float>(c.dim));
-    task.keys = c.half ? static_cast<const void*>(halves[0].data()) : cache[0].data();
-    task.values = c.half ? static_cast<const void*>(halves[1].data()) : cache[1].data();
-    task.block_stride = 64 * c.dim;
+    const auto page = [&](int i) {
+      return c.half ? reinterpret_cast<const uint8_t*>(halves[i].data())
+                    : reinterpret_cast<const uint8_t*>(cache[i].data());
+    };
+    task.keys = page(0);
+    task.values = page(1);
+    task.block_stride = 64 * c.dim * (c.half ? 2 : 4);
     task.block_table = table.data();
-    task.half = c.half;
+    task.type = c.half ? CacheType::kF16 : CacheType::kF32;
     task.scratch = scratch.as<float>();
     attend_with_tiles<EmulatedLanes, EmulatedBf16>(task);
 

@@ -7,6 +7,7 @@
 #include "lowbit/base/check.h"
 #include "lowbit/runtime/backend.h"
 #include "lowbit/tensor/dtype.h"
+#include "lowbit/tensor/input_codes.h"
 #include "support/backends.h"
 #include "support/random.h"
 
@@ -53,11 +54,7 @@ class Harness {
     cache_ = backend_->make_kv_cache({2, c.shape.kv_heads, c.shape.head_dim, kBlocks, c.dtype});
     // What was never written must never be read; backends of devices see to that themselves.
     if (!test::on_host(*backend_)) return;
-    if (c.dtype == DType::kF32) {
-      std::fill_n(cache_.data.as<float>(), cache_.data.size(), NAN);
-    } else {
-      std::fill_n(cache_.data.as<uint16_t>(), cache_.data.size(), uint16_t{0x7e00});
-    }
+    std::fill_n(cache_.data.as<uint8_t>(), cache_.data.bytes(), uint8_t{0xff});  // NaN of any type
   }
 
   // spans' tokens take their rows from inputs[sequence]; returns the rows attended, in batch order.
@@ -78,6 +75,8 @@ class Harness {
     backend_->rope_and_attend(qkv, case_.shape, cos_table_, sin_table_, cache_, 1, out);
     return test::values_of(*backend_, out);
   }
+
+  void copy_block(int64_t from, int64_t to) { backend_->copy_block(cache_, from, to); }
 
   // Of pair `i` at `position`.
   double cos(int64_t position, int64_t i) const {
@@ -100,6 +99,16 @@ std::vector<float> naive(const Case& c, const Harness& harness, const std::vecto
                          int64_t tokens) {
   const AttentionShape& s = c.shape;
   const int64_t dim = s.head_dim, width = s.qkv_cols();
+  const auto rounded = [&](std::vector<double>& values) {
+    std::vector<float> exact(values.begin(), values.end());
+    std::vector<int8_t> codes(exact.size());
+    const float scale = round_inputs(exact.data(), dim, 8, codes.data());
+    for (int64_t i = 0; i < dim; ++i) {
+      values[i] = c.dtype == DType::kF16  ? f16_to_f32(f32_to_f16(exact[i]))
+                  : c.dtype == DType::kI8 ? double(scale) * codes[i]
+                                          : values[i];
+    }
+  };
   const auto head = [&](int64_t token, int64_t first, bool rotate, bool cached) {
     std::vector<double> out(dim);
     const float* at = input.data() + token * width + first;
@@ -110,8 +119,8 @@ std::vector<float> naive(const Case& c, const Harness& harness, const std::vecto
         const double other = i < dim / 2 ? -at[i + dim / 2] : at[i - dim / 2];
         out[i] = at[i] * harness.cos(token, pair) + other * harness.sin(token, pair);
       }
-      if (cached && c.dtype == DType::kF16) out[i] = f16_to_f32(f32_to_f16(float(out[i])));
     }
+    if (cached) rounded(out);
     return out;
   };
   std::vector<float> result(tokens * s.q_cols());
@@ -142,27 +151,45 @@ const Case kCases[] = {
     {{1, 1, 2, 0}, DType::kF32},  {{3, 1, 16, 0}, DType::kF16},  {{6, 2, 64, 0}, DType::kF16},
     {{4, 4, 20, 0}, DType::kF32}, {{4, 2, 128, 0}, DType::kF16}, {{2, 1, 64, 70}, DType::kF16},
     {{4, 2, 24, 1}, DType::kF32}, {{9, 3, 64, 0}, DType::kF16},  {{2, 2, 256, 33}, DType::kF32},
+    {{9, 3, 64, 0}, DType::kI8},  {{4, 4, 20, 0}, DType::kI8},   {{4, 2, 128, 40}, DType::kI8},
+    {{3, 1, 2, 0}, DType::kI8},
 };
 
 class Attention : public ::testing::TestWithParam<std::tuple<std::string, Case>> {};
 
+bool has_cache(const std::string& backend, DType dtype) {
+  try {
+    make_backend(backend)->make_kv_cache({1, 1, 2, 1, dtype});
+    return true;
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kUnsupported) << error.what();
+    return false;
+  }
+}
+
+#define SKIP_WITHOUT_CACHE(backend, dtype) \
+  LOWBIT_SKIP_WITHOUT_BACKEND(backend);    \
+  if (!has_cache(backend, dtype)) GTEST_SKIP() << backend << " has none of " << kv_name_of(dtype)
+
 TEST_P(Attention, AgreesWithTheTextbook) {
   const auto& [backend, c] = GetParam();
-  LOWBIT_SKIP_WITHOUT_BACKEND(backend);
+  SKIP_WITHOUT_CACHE(backend, c.dtype);
   Harness harness(backend, c);
   for (const int64_t tokens : {1, 7, 64, 150}) {
     const std::vector<float> input = gaussian(tokens * c.shape.qkv_cols(), 1);
     const std::vector<float> out = harness.step({span_of(0, 0, 0, tokens)}, {&input});
-    // A rotated key may round to the neighbouring half.
-    EXPECT_LT(relative_error(out, naive(c, harness, input, tokens)),
-              c.dtype == DType::kF16 ? 2e-4 : 3e-6)
+    // A rotated key may round to the neighbouring half, or code.
+    EXPECT_LT(relative_error(out, naive(c, harness, input, tokens)), c.dtype == DType::kF32 ? 3e-6
+                                                                     : c.dtype == DType::kF16
+                                                                         ? 2e-4
+                                                                         : 2e-3)
         << tokens;
   }
 }
 
 TEST_P(Attention, IsTheSameInChunksInBatchesAndOnAnyNumberOfThreads) {
   const auto& [backend, c] = GetParam();
-  LOWBIT_SKIP_WITHOUT_BACKEND(backend);
+  SKIP_WITHOUT_CACHE(backend, c.dtype);
   const int64_t q_cols = c.shape.q_cols();
   const std::vector<float> a = gaussian(150 * c.shape.qkv_cols(), 2);
   const std::vector<float> b = gaussian(90 * c.shape.qkv_cols(), 3);
@@ -184,13 +211,29 @@ TEST_P(Attention, IsTheSameInChunksInBatchesAndOnAnyNumberOfThreads) {
   EXPECT_EQ(mixed_b, whole_b);
 }
 
+TEST_P(Attention, CopiesBlocksWithTheirScales) {
+  const auto& [backend, c] = GetParam();
+  SKIP_WITHOUT_CACHE(backend, c.dtype);
+  const std::vector<float> input = gaussian(70 * c.shape.qkv_cols(), 4);
+  Harness harness(backend, c);
+  harness.step({span_of(0, 0, 0, 69)}, {&input});
+  SequenceSpan span = span_of(0, 0, 69, 1);
+  const std::vector<float> out = harness.step({span}, {&input});
+  for (int32_t& block : span.block_table) {
+    harness.copy_block(block, block + 1);
+    ++block;
+  }
+  EXPECT_EQ(harness.step({span}, {&input}), out);
+}
+
 INSTANTIATE_TEST_SUITE_P(Backends, Attention,
                          ::testing::Combine(::testing::ValuesIn(backend_names()),
                                             ::testing::ValuesIn(kCases)),
                          [](const auto& info) {
                            const AttentionShape& s = std::get<1>(info.param).shape;
                            return concat(std::get<0>(info.param), "_", s.heads, "_on_", s.kv_heads,
-                                         "_of_", s.head_dim, "_window_", s.sliding_window);
+                                         "_of_", s.head_dim, "_window_", s.sliding_window, "_in_",
+                                         kv_name_of(std::get<1>(info.param).dtype));
                          });
 
 // Longer than what a kernel merges at once, and with chunks for the kernels of few and of many.
@@ -275,6 +318,12 @@ TEST_P(Step, RefusesSpansThatDoNotFit) {
   refused({{0, 3, 0, {0}}, {3, INT64_MAX, 0, {0}}});
   refused({{0, 3, 0, {0}}}, {3});
   refused({{0, 3, 0, {0}}}, {-1});
+}
+
+TEST_P(Step, RefusesCachesOfUnknownTypes) {
+  LOWBIT_SKIP_WITHOUT_BACKEND(GetParam());
+  EXPECT_FALSE(has_cache(GetParam(), DType::kBF16));
+  EXPECT_TRUE(has_cache(GetParam(), DType::kF16));
 }
 
 TEST_P(Step, RefusesBlocksAndPositionsThatDoNotExist) {

@@ -96,9 +96,9 @@ inline std::unique_ptr<Answers> submit(Engine& engine, Request request, RequestI
 }
 
 // The request alone in an engine of its own.
-inline Answers run_alone(TinySetup& setup, const Request& request) {
+inline Answers run_alone(TinySetup& setup, const Request& request, DType kv_dtype = DType::kF32) {
   EngineOptions options;
-  options.kv_dtype = DType::kF32;
+  options.kv_dtype = kv_dtype;
   Engine engine(setup.model, setup.tokenizer, std::move(options));
   const auto answers = submit(engine, request);
   finish(engine);

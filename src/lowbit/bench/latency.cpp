@@ -150,8 +150,7 @@ std::vector<LatencyRow> measure_latency(Model& model, const LatencyOptions& opti
         static_cast<double>(options.depth) + static_cast<double>(options.decode_tokens + 1) / 2;
     row.read_gb_s =
         row.weight_gb_s +
-        context *
-            static_cast<double>(model.config().kv_bytes_per_token(size_of(options.kv_dtype))) *
+        context * static_cast<double>(model.config().kv_cache(1, options.kv_dtype).token_bytes()) *
             decode.median / 1e9;
     row.peak_memory_mib = peak_memory_mib();
     table.push_back(row);

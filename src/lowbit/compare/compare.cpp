@@ -193,7 +193,9 @@ class Comparer {
                        {"backend", job_.measure.backend},
                        {"threads", job_.measure.threads},
                        {"batch", job_.measure.batch},
-                       {"kv", job_.measure.kv_dtype == DType::kF32 ? "f32" : "f16"}};
+                       {"kv", job_.measure.kv_dtype == DType::kF32   ? "f32"
+                              : job_.measure.kv_dtype == DType::kF16 ? "f16"
+                                                                     : "int8"}};
     fill_speed(row, checkpoint, conditions, out);
     fill_quality(row, checkpoint, conditions, out);
     if (!job_.report.empty()) fill_layers(row, checkpoint, conditions, out);

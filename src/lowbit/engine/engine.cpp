@@ -14,8 +14,7 @@ int64_t blocks_for(int64_t tokens) { return (tokens + kBlockTokens - 1) / kBlock
 
 int64_t default_kv_blocks(const Model& model, const EngineOptions& options) {
   const int64_t context_blocks = blocks_for(model.context());
-  const int64_t block_bytes =
-      kBlockTokens * model.config().kv_bytes_per_token(size_of(options.kv_dtype));
+  const int64_t block_bytes = model.config().kv_cache(1, options.kv_dtype).bytes();
   return std::max(context_blocks, std::min(options.max_num_seqs * context_blocks,
                                            model.backend().cache_bytes() / block_bytes));
 }
@@ -49,6 +48,8 @@ Engine::Impl::Impl(Model& m, const Tokenizer& t, EngineOptions o)
       scheduler({options.max_num_seqs, options.max_num_batched_tokens, options.drafter.get()},
                 blocks, [this](int32_t from, int32_t to) { runner.copy_block(from, to); }) {
   counted.kv_blocks = options.kv_blocks;
+  counted.kv_bytes = model.config().kv_cache(options.kv_blocks, options.kv_dtype).bytes();
+  counted.kv_dtype = options.kv_dtype;
   stats = counted;
 }
 

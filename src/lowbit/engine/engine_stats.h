@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "lowbit/engine/request.h"
+#include "lowbit/tensor/dtype.h"
 
 namespace lowbit {
 
@@ -30,6 +31,8 @@ struct EngineStats {
   int64_t running = 0;           // sequences
   int64_t waiting = 0;           // sequences
   int64_t kv_blocks = 0;         // of kBlockTokens tokens each
+  int64_t kv_bytes = 0;          // of all blocks
+  DType kv_dtype = DType::kF16;  // of what they hold
   int64_t kv_blocks_held = 0;    // by sequences
   int64_t kv_blocks_cached = 0;  // by the prefix cache alone: free as soon as they are needed
   double kv_usage() const {      // [0, 1]

@@ -7,6 +7,7 @@
 
 #include "lowbit/base/json.h"
 #include "lowbit/model/rope.h"
+#include "lowbit/runtime/kv_cache.h"
 
 namespace lowbit {
 
@@ -33,8 +34,8 @@ struct ModelConfig {
   int32_t bos_token_id = -1;           // -1: none
 
   int64_t parameters() const;  // embedding, blocks, norms, head (once if tied)
-  int64_t kv_bytes_per_token(int64_t bytes_per_value) const {
-    return 2 * num_hidden_layers * num_key_value_heads * head_dim * bytes_per_value;
+  KvCacheSpec kv_cache(int64_t blocks, DType dtype) const {
+    return {num_hidden_layers, num_key_value_heads, head_dim, blocks, dtype};
   }
   // Window of one block; 0: all keys.
   int64_t window(int64_t block) const {

@@ -230,8 +230,7 @@ std::string Model::kernels() const {
 }
 
 KvCache Model::make_kv_cache(int64_t blocks, DType dtype) const {
-  return backend_.make_kv_cache(
-      {config_.num_hidden_layers, config_.num_key_value_heads, config_.head_dim, blocks, dtype});
+  return backend_.make_kv_cache(config_.kv_cache(blocks, dtype));
 }
 
 void Model::check(const StepBatch& batch) const {

@@ -20,9 +20,13 @@ Tensor HostBackend::allocate(int64_t rows, int64_t cols) {
   return allocate_host(rows, cols, DType::kF32, Pages::kHuge);
 }
 
-void HostBackend::check_cache_spec(const KvCacheSpec& spec) {
-  LOWBIT_CHECK(spec.dtype == DType::kF16 || spec.dtype == DType::kF32, "KV cache of ",
-               name_of(spec.dtype), "; F16 and F32 are possible");
+void HostBackend::check_cache_spec(const KvCacheSpec& spec,
+                                   std::initializer_list<DType> types) const {
+  std::string names;
+  for (const DType type : types) names += concat(names.empty() ? "" : ", ", kv_name_of(type));
+  LOWBIT_CHECK_KIND(std::find(types.begin(), types.end(), spec.dtype) != types.end(),
+                    ErrorKind::kUnsupported, "backend ", name(), " has no key/value cache of ",
+                    kv_name_of(spec.dtype), ", but ", names, "; choose with --kv-cache-dtype");
   LOWBIT_CHECK(spec.layers > 0 && spec.layers <= limits::kLayers && spec.kv_heads > 0 &&
                    spec.head_dim > 0 && spec.head_dim <= limits::kDimension &&
                    spec.kv_heads <= limits::kDimension / spec.head_dim && spec.blocks > 0 &&
@@ -32,9 +36,8 @@ void HostBackend::check_cache_spec(const KvCacheSpec& spec) {
 }
 
 KvCache HostBackend::make_kv_cache(const KvCacheSpec& spec) {
-  check_cache_spec(spec);
-  const int64_t rows = 2 * spec.layers * spec.blocks * spec.kv_heads * kBlockTokens;
-  return KvCache{spec, allocate_host(rows, spec.head_dim, spec.dtype)};
+  check_cache_spec(spec, {DType::kF16, DType::kF32, DType::kI8});
+  return KvCache{spec, allocate_host(spec.pages(), spec.page_bytes(), DType::kU8)};
 }
 
 void check_block_copy(const KvCacheSpec& spec, int64_t from, int64_t to) {

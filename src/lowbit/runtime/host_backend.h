@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <memory>
 #include <set>
 #include <span>
@@ -49,7 +50,8 @@ class HostBackend : public Backend {
   }
 
   // Each throws kInvalidArgument naming `op` and the operands.
-  static void check_cache_spec(const KvCacheSpec& spec);
+  // Throws kUnsupported unless the cache is of one of these types.
+  void check_cache_spec(const KvCacheSpec& spec, std::initializer_list<DType> types) const;
   void check_blocks(const char* op, const KvCache& cache) const;
   static void check_gather(const Tensor& x, std::span<const int32_t> rows, const Tensor& out);
   void check_cache(const char* op, const AttentionShape& shape, const KvCache& cache,

@@ -2,6 +2,8 @@
 
 #include <cstdio>
 
+#include "lowbit/runtime/kv_cache.h"
+
 namespace lowbit::server {
 
 namespace {
@@ -73,6 +75,13 @@ void write_gauges(Writer& out, const EngineStats& stats) {
   out.gauge("vllm:kv_cache_usage_perc", "Part of the KV cache that sequences hold (1 is all).",
             stats.kv_usage());
   out.gauge("lowbit:kv_blocks", "Blocks of the KV cache.", static_cast<double>(stats.kv_blocks));
+  out.gauge("lowbit:kv_cache_bytes", "Memory of the KV cache.",
+            static_cast<double>(stats.kv_bytes));
+  out.family("vllm:cache_config_info", "gauge", "How the KV cache is made; 1.");
+  out.value("vllm:cache_config_info", 1,
+            "block_size=\"" + std::to_string(kBlockTokens) + "\",cache_dtype=\"" +
+                kv_name_of(stats.kv_dtype) + "\",num_blocks=\"" + std::to_string(stats.kv_blocks) +
+                "\"");
   out.gauge("lowbit:kv_blocks_held", "Blocks that sequences hold.",
             static_cast<double>(stats.kv_blocks_held));
   out.gauge("lowbit:kv_blocks_cached", "Blocks that only the prefix cache keeps.",

@@ -65,12 +65,28 @@ struct AmxScratch {
   }
 };
 
-// Elements [at, at + count) of the cache, zeros behind them.
+// The keys or values of a block.
+inline const uint8_t* page_of(const AttentionTask& task, const uint8_t* base, int64_t block) {
+  return base + task.block_table[block] * task.block_stride;
+}
+
+// Asks for tokens [first, last) of a page ahead of their use.
+inline void prefetch(const AttentionTask& task, const uint8_t* base, int64_t block, Range tokens) {
+  const uint8_t* page = page_of(task, base, block);
+  if (task.type == CacheType::kF16) {
+    Page<CacheType::kF16>{page, task.head_dim}.prefetch(tokens);
+  } else {
+    Page<CacheType::kF32>{page, task.head_dim}.prefetch(tokens);
+  }
+}
+
+// Elements [at, at + count) of a page of halves or floats, zeros behind them.
 template <typename V>
-inline typename V::Float load_cache(const AttentionTask& task, const void* base, int64_t at,
+inline typename V::Float load_cache(const AttentionTask& task, const uint8_t* page, int64_t at,
                                     int64_t count) {
-  return task.half ? V::load_halves(static_cast<const uint16_t*>(base) + at, count)
-                   : V::load_floats(static_cast<const float*>(base) + at, count);
+  return task.type == CacheType::kF16
+             ? V::load_halves(reinterpret_cast<const uint16_t*>(page) + at, count)
+             : V::load_floats(reinterpret_cast<const float*>(page) + at, count);
 }
 
 inline int64_t part_of(int64_t total, int64_t first) {
@@ -116,14 +132,14 @@ void start_rows(const AttentionTask& task, const AmxScratch& scratch) {
 template <typename V>
 void load_key_tiles(const AttentionTask& task, int64_t block, int64_t last,
                     const AmxScratch& scratch) {
-  const int64_t start = task.block_table[block] * task.block_stride, dim = task.head_dim;
+  const uint8_t* page = page_of(task, task.keys, block);
+  const int64_t dim = task.head_dim;
   for (int64_t key = 0; key < tiles_of(last, kTile) * kTile; ++key) {
     for (int64_t step = 0; step < scratch.q_steps; ++step) {
-      const int64_t first = step * 2 * kTile, at = start + key * dim + first;
+      const int64_t first = step * 2 * kTile, at = key * dim + first;
       typename V::Int high, low;
-      V::split_row(load_cache<V>(task, task.keys, at, part_of(dim, first)),
-                   load_cache<V>(task, task.keys, at + kTile, part_of(dim, first + kTile)), high,
-                   low);
+      V::split_row(load_cache<V>(task, page, at, part_of(dim, first)),
+                   load_cache<V>(task, page, at + kTile, part_of(dim, first + kTile)), high, low);
       float* to =
           scratch.keys + (key / kTile * scratch.q_steps + step) * kPair + key % kTile * kTile;
       V::store_ints(to, high);
@@ -136,13 +152,13 @@ void load_key_tiles(const AttentionTask& task, int64_t block, int64_t last,
 template <typename V>
 void load_value_tiles(const AttentionTask& task, int64_t block, Range keys,
                       const AmxScratch& scratch) {
-  const int64_t start = task.block_table[block] * task.block_stride, dim = task.head_dim;
+  const uint8_t* page = page_of(task, task.values, block);
+  const int64_t dim = task.head_dim;
   for (int64_t column = 0; column < scratch.columns; ++column) {
     const int64_t count = part_of(dim, column * kTile);
     const auto part = [&](int64_t key) {
       const bool seen = key >= keys.first && key < keys.last;
-      return seen ? load_cache<V>(task, task.values, start + key * dim + column * kTile, count)
-                  : V::float_zero();
+      return seen ? load_cache<V>(task, page, key * dim + column * kTile, count) : V::float_zero();
     };
     for (int64_t step = 0; step < tiles_of(keys.last, 2 * kTile); ++step) {
       typename V::Int high[kTile], low[kTile];

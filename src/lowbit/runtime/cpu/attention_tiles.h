@@ -10,12 +10,11 @@
 
 #include <cstdint>
 
+#include "lowbit/runtime/cpu/attention_pages.h"
 #include "lowbit/runtime/cpu/kernels.h"
 
 namespace lowbit::cpu {
 namespace {
-
-constexpr int64_t kKeys = 64;  // of a block
 
 // Parts of a task's scratch. A row is one head of one query.
 struct Scratch {
@@ -60,61 +59,6 @@ inline int64_t clamp(int64_t key) { return key < 0 ? 0 : key > kKeys ? kKeys : k
 inline Range visible(const AttentionTask& task, int64_t position, int64_t block) {
   const int64_t start = block * kKeys;
   return {clamp(oldest(task, position) - start), clamp(position + 1 - start)};
-}
-
-// One element of the cache.
-template <typename V>
-inline float element(const AttentionTask& task, const void* base, int64_t at) {
-  return task.half ? V::half(static_cast<const uint16_t*>(base)[at])
-                   : static_cast<const float*>(base)[at];
-}
-
-// Keys [first, last) of a block to columns of scratch.keys, and their neighbours up to the next
-// multiple of 8: what is there was perhaps never written, but their scores are not used.
-template <typename V>
-void load_keys(const AttentionTask& task, int64_t block, Range keys, const Scratch& scratch) {
-  const int64_t start = task.block_table[block] * task.block_stride, dim = task.head_dim;
-  for (int64_t key = keys.first / 8 * 8; key < keys.last; key += 8) {
-    const int64_t from = start + key * dim;
-    int64_t i = 0;
-    for (; i + 8 <= dim; i += 8) {
-      V::transpose(task.keys, task.half, from + i, dim, scratch.keys + i * kKeys + key);
-    }
-    for (; i < dim; ++i) {
-      for (int64_t j = 0; j < 8; ++j) {
-        scratch.keys[i * kKeys + key + j] = element<V>(task, task.keys, from + j * dim + i);
-      }
-    }
-  }
-}
-
-// Values [first, last) of a block to rows of scratch.values, padded with zeros.
-template <typename V>
-void load_values(const AttentionTask& task, int64_t block, Range keys, const Scratch& scratch) {
-  const int64_t start = task.block_table[block] * task.block_stride, dim = task.head_dim;
-  for (int64_t key = keys.first; key < keys.last; ++key) {
-    float* out = scratch.values + key * scratch.dim;
-    const int64_t from = start + key * dim;
-    int64_t i = 0;
-    if (task.half) {
-      for (; i + 8 <= dim; i += 8) {
-        V::widen(static_cast<const uint16_t*>(task.values) + from + i, out + i);
-      }
-    }
-    for (; i < dim; ++i) out[i] = element<V>(task, task.values, from + i);
-    for (; i < scratch.dim; ++i) out[i] = 0;
-  }
-}
-
-// Asks for keys or values [first, last) of a block ahead of their use.
-inline void prefetch(const AttentionTask& task, const void* base, int64_t block, Range keys) {
-  const int64_t size = task.half ? 2 : 4;
-  const int64_t start = task.block_table[block] * task.block_stride;
-  const char* at = static_cast<const char*>(base) + start * size;
-  for (int64_t i = keys.first * task.head_dim * size; i < keys.last * task.head_dim * size;
-       i += 64) {
-    __builtin_prefetch(at + i);
-  }
 }
 
 // Scores of R rows from `row` on and of N registers of keys from `key` on.
@@ -249,8 +193,8 @@ inline void finish(const AttentionTask& task, const Scratch& scratch) {
   }
 }
 
-template <typename V>
-void attend(const AttentionTask& task) {
+template <typename V, CacheType kType>
+void attend_to(const AttentionTask& task) {
   const int64_t rows = task.queries * task.heads;
   const Scratch scratch(task.scratch, rows, task.head_dim);
   start(task, scratch);
@@ -259,19 +203,35 @@ void attend(const AttentionTask& task) {
     return Range{visible(task, task.position, block).first,
                  visible(task, last_position, block).last};
   };
+  const auto page = [&](const uint8_t* base, int64_t block) {
+    return Page<kType>{base + task.block_table[block] * task.block_stride, task.head_dim};
+  };
   for (int64_t block = oldest(task, task.position) / kKeys; block <= last_position / kKeys;
        ++block) {
     const Range used = used_of(block);
-    prefetch(task, task.values, block, used);
-    load_keys<V>(task, block, used, scratch);
-    if (block < last_position / kKeys) prefetch(task, task.keys, block + 1, used_of(block + 1));
-    load_values<V>(task, block, used, scratch);
+    const auto values = page(task.values, block);
+    values.prefetch(used);
+    load_keys(page(task.keys, block), used, scratch.keys);
+    if (block < last_position / kKeys) page(task.keys, block + 1).prefetch(used_of(block + 1));
+    load_values(values, used, scratch.dim, scratch.values);
     int64_t row = 0;
     for (; row + 6 <= rows; row += 6) attend_rows<V, 6, V::kWide>(task, scratch, row, block);
     for (; row + 3 <= rows; row += 3) attend_rows<V, 3, 4>(task, scratch, row, block);
     for (; row < rows; ++row) attend_rows<V, 1, 4>(task, scratch, row, block);
   }
   finish(task, scratch);
+}
+
+template <typename V>
+void attend(const AttentionTask& task) {
+  switch (task.type) {
+    case CacheType::kF32:
+      return attend_to<V, CacheType::kF32>(task);
+    case CacheType::kF16:
+      return attend_to<V, CacheType::kF16>(task);
+    case CacheType::kI8:
+      return attend_to<V, CacheType::kI8>(task);
+  }
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include "lowbit/runtime/cpu/isa.h"
 #include "lowbit/runtime/cpu/linear.h"
 #include "lowbit/runtime/host_backend.h"
+#include "lowbit/tensor/input_codes.h"
 
 namespace lowbit {
 
@@ -91,34 +92,47 @@ class CpuBackend : public HostBackend {
   Tensor scratch_;  // [threads][floats of one attention task]
 };
 
-// Rows of a block of one head from element `offset` on.
-void* cache_at(const KvCache& cache, int64_t offset) {
-  return cache.data.as<uint8_t>() + offset * size_of(cache.spec.dtype);
+cpu::CacheType type_of(const KvCacheSpec& spec) {
+  return spec.dtype == DType::kF32   ? cpu::CacheType::kF32
+         : spec.dtype == DType::kF16 ? cpu::CacheType::kF16
+                                     : cpu::CacheType::kI8;
+}
+
+// Writes one token's key or value to a page of the cache. x: [head_dim]
+void store(const Kernels& kernels, const KvCacheSpec& spec, const float* x, int64_t token,
+           uint8_t* page) {
+  const int64_t dim = spec.head_dim;
+  switch (type_of(spec)) {
+    case cpu::CacheType::kF32:
+      std::copy_n(x, dim, reinterpret_cast<float*>(page) + token * dim);
+      return;
+    case cpu::CacheType::kF16:
+      kernels.store_f16(x, dim, reinterpret_cast<uint16_t*>(page) + token * dim);
+      return;
+    case cpu::CacheType::kI8:
+      reinterpret_cast<float*>(page + kBlockTokens * dim)[token] =
+          round_inputs(x, dim, 8, reinterpret_cast<int8_t*>(page) + token * dim);
+      return;
+  }
 }
 
 void CpuBackend::rope_and_store(Tensor& qkv, const AttentionShape& shape, const Tensor& cos,
                                 const Tensor& sin, KvCache& cache, int64_t layer) {
   check_rope(qkv, shape, cos, sin, cache, layer);
   const int64_t dim = shape.head_dim;
-  const auto store = [&](const float* x, int64_t offset) {
-    if (cache.spec.dtype == DType::kF16) {
-      kernels_.store_f16(x, dim, static_cast<uint16_t*>(cache_at(cache, offset)));
-    } else {
-      std::copy_n(x, dim, static_cast<float*>(cache_at(cache, offset)));
-    }
-  };
   each_token("rope_and_store", qkv.rows, [&](int64_t token) {
     const TokenSlot& slot = slots()[token];
     const int64_t block = slot.sequence->block_table[slot.position / kBlockTokens];
-    const int64_t within = slot.position % kBlockTokens * dim;
+    const int64_t within = slot.position % kBlockTokens;
     float* row = qkv.row(token);
     for (int64_t head = 0; head < shape.heads + shape.kv_heads; ++head) {
       kernels_.rotate(row + head * dim, cos.row(slot.position), sin.row(slot.position), dim / 2);
     }
     for (int64_t head = 0; head < shape.kv_heads; ++head) {
       const float* k = row + shape.q_cols() + head * dim;
-      store(k, cache.offset(layer, 0, block, head) + within);
-      store(k + shape.kv_cols(), cache.offset(layer, 1, block, head) + within);
+      const float* v = k + shape.kv_cols();
+      store(kernels_, cache.spec, k, within, cache.page(layer, 0, block, head));
+      store(kernels_, cache.spec, v, within, cache.page(layer, 1, block, head));
     }
   });
 }
@@ -152,11 +166,11 @@ void CpuBackend::attention(const Tensor& qkv, const AttentionShape& shape, const
         task.position = span.position + first;
         task.window = shape.sliding_window;
         task.scale = 1.f / std::sqrt(static_cast<float>(shape.head_dim));
-        task.keys = cache_at(cache, cache.offset(layer, 0, 0, head));
-        task.values = cache_at(cache, cache.offset(layer, 1, 0, head));
-        task.block_stride = cache.offset(0, 0, 1, 0);
+        task.keys = cache.page(layer, 0, 0, head);
+        task.values = cache.page(layer, 1, 0, head);
+        task.block_stride = cache.spec.kv_heads * cache.spec.page_bytes();
         task.block_table = span.block_table.data();
-        task.half = cache.spec.dtype == DType::kF16;
+        task.type = type_of(cache.spec);
         tasks.push_back(task);
       }
     }

@@ -103,6 +103,10 @@ struct Range {
   int64_t last = 0;  // exclusive
 };
 
+// How a KV cache holds values. A page is [64][head_dim] of them, and of kI8 a float for each token
+// behind that they are multiplied by.
+enum class CacheType : uint8_t { kF32, kF16, kI8 };
+
 // Attention of some consecutive queries of one sequence, for the query heads of one KV head.
 struct AttentionTask {
   const float* q = nullptr;  // [queries][heads][head_dim], queries q_stride apart
@@ -115,12 +119,12 @@ struct AttentionTask {
   int64_t position = 0;  // of the first query
   int64_t window = 0;    // keys a query sees; 0: all
   float scale = 1;       // of the scores
-  // Block b holds keys [64 b, 64 b + 64) at keys + block_table[b] * block_stride: [64][head_dim]
-  const void* keys = nullptr;
-  const void* values = nullptr;
-  int64_t block_stride = 0;  // elements
+  // Keys [64 b, 64 b + 64) are the page at keys + block_table[b] * block_stride.
+  const uint8_t* keys = nullptr;
+  const uint8_t* values = nullptr;
+  int64_t block_stride = 0;  // bytes
   const int32_t* block_table = nullptr;
-  bool half = true;          // fp16, else fp32
+  CacheType type = CacheType::kF16;
   float* scratch = nullptr;  // attention_scratch() floats, initialized, 64-byte aligned
 };
 

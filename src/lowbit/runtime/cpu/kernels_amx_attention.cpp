@@ -116,9 +116,10 @@ struct Bf16Tiles {
 
 namespace amx {
 
-// Who asks for keys and values in fp32 wants more than two bf16.
+// Who asks for keys and values in fp32 wants more than two bf16; those in int8 have scales, which
+// tiles do not.
 void attention(const AttentionTask& task) {
-  if (!task.half) return avx512::attention(task);
+  if (task.type != CacheType::kF16) return avx512::attention(task);
   attend_with_tiles<AmxLanes, Bf16Tiles>(task);
 }
 

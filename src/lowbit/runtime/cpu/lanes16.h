@@ -53,26 +53,6 @@ struct Lanes16 {
     p = add(multiply_add(p, multiply(r, r), r), floats(1.f));
     return _mm512_scalef_ps(p, n);
   }
-
-  static inline float half(uint16_t bits) {
-    return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits)));
-  }
-  // 8 halves
-  static inline void widen(const uint16_t* from, float* to) {
-    _mm256_store_ps(to, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
-  }
-  // 8 x 8 elements from `at` on, rows `stride` apart, to columns of rows of kKeys.
-  static inline void transpose(const void* base, bool is_half, int64_t at, int64_t stride,
-                               float* to) {
-    __m256 rows[8], columns[8];
-    for (int i = 0; i < 8; ++i, at += stride) {
-      rows[i] = is_half ? _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(
-                              static_cast<const uint16_t*>(base) + at)))
-                        : _mm256_loadu_ps(static_cast<const float*>(base) + at);
-    }
-    transpose8(rows, columns);
-    for (int i = 0; i < 8; ++i) _mm256_store_ps(to + i * kKeys, columns[i]);
-  }
 };
 
 }  // namespace

@@ -54,10 +54,8 @@ AttentionDims dims_of(const AttentionShape& shape) {
 }
 
 CacheView view_of(const KvCache& cache, int64_t layer) {
-  const auto at = [&](int which) {
-    return cache.data.as<uint8_t>() + cache.offset(layer, which, 0, 0) * size_of(cache.spec.dtype);
-  };
-  return {at(0), at(1), cache.spec.dtype == DType::kF16, cache.spec.blocks};
+  return {cache.page(layer, 0, 0, 0), cache.page(layer, 1, 0, 0), cache.spec.dtype == DType::kF16,
+          cache.spec.blocks};
 }
 
 int count_of(int64_t value) { return static_cast<int>(value); }
@@ -184,10 +182,10 @@ Tensor CudaBackend::allocate(int64_t rows, int64_t cols) {
 }
 
 KvCache CudaBackend::make_kv_cache(const KvCacheSpec& spec) {
-  check_cache_spec(spec);
+  check_cache_spec(spec, {DType::kF16, DType::kF32});
   forget_recordings();
-  const int64_t rows = 2 * spec.layers * spec.blocks * spec.kv_heads * kBlockTokens;
-  KvCache cache{spec, device_tensor(rows, spec.head_dim, spec.dtype, "key/value cache")};
+  KvCache cache{spec,
+                device_tensor(spec.pages(), spec.page_bytes(), DType::kU8, "key/value cache")};
   // NaN, so that reading what was never written shows.
   LOWBIT_CUDA(
       cudaMemsetAsync(cache.data.data, 0xff, static_cast<size_t>(cache.data.bytes()), stream_));
@@ -426,7 +424,7 @@ void CudaBackend::attend_plain(cuda::AttentionLaunch& a, cuda::Spans which) {
   LOWBIT_CHECK_KIND(shared <= linears_->shared_bytes, ErrorKind::kUnsupported,
                     "attention with heads of ", a.dims.head_dim, " and a cache of ",
                     a.cache.half ? "f16" : "f32", " does not fit the GPU's shared memory (",
-                    linears_->shared_bytes, " bytes); use --cache-type f16 or --backend cpu");
+                    linears_->shared_bytes, " bytes); use --kv-cache-dtype fp16 or --backend cpu");
   reserve_workspace(a, cuda::attention_workspace(a));
   cuda::launch_attention(a, stream_);
 }

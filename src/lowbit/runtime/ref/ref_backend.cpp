@@ -189,21 +189,31 @@ class RefLinear : public Linear {
   bool rounds_inputs_;
 };
 
-// `count` values of a KV cache from element `offset` on.
-void load_cache(const KvCache& cache, int64_t offset, int64_t count, float* out) {
-  if (cache.spec.dtype == DType::kF32) {
-    std::copy_n(cache.data.as<float>() + offset, count, out);
+// One token's key or value in a page of the cache: [dim]
+void load_cache(const KvCacheSpec& spec, const uint8_t* page, int64_t token, float* out) {
+  const int64_t dim = spec.head_dim;
+  if (spec.dtype == DType::kF32) {
+    std::copy_n(reinterpret_cast<const float*>(page) + token * dim, dim, out);
+  } else if (spec.dtype == DType::kF16) {
+    const auto* from = reinterpret_cast<const uint16_t*>(page) + token * dim;
+    std::transform(from, from + dim, out, f16_to_f32);
   } else {
-    const uint16_t* from = cache.data.as<uint16_t>() + offset;
-    std::transform(from, from + count, out, f16_to_f32);
+    const float scale = reinterpret_cast<const float*>(page + kBlockTokens * dim)[token];
+    const auto* codes = reinterpret_cast<const int8_t*>(page) + token * dim;
+    std::transform(codes, codes + dim, out,
+                   [&](int8_t code) { return static_cast<float>(code) * scale; });
   }
 }
 
-void store_cache(KvCache& cache, int64_t offset, int64_t count, const float* values) {
-  if (cache.spec.dtype == DType::kF32) {
-    std::copy_n(values, count, cache.data.as<float>() + offset);
+void store_cache(const KvCacheSpec& spec, uint8_t* page, int64_t token, const float* x) {
+  const int64_t dim = spec.head_dim;
+  if (spec.dtype == DType::kF32) {
+    std::copy_n(x, dim, reinterpret_cast<float*>(page) + token * dim);
+  } else if (spec.dtype == DType::kF16) {
+    std::transform(x, x + dim, reinterpret_cast<uint16_t*>(page) + token * dim, f32_to_f16);
   } else {
-    std::transform(values, values + count, cache.data.as<uint16_t>() + offset, f32_to_f16);
+    reinterpret_cast<float*>(page + kBlockTokens * dim)[token] =
+        round_inputs(x, dim, 8, reinterpret_cast<int8_t*>(page) + token * dim);
   }
 }
 
@@ -262,15 +272,15 @@ class RefBackend : public HostBackend {
     for (int64_t token = 0; token < qkv.rows; ++token) {
       const TokenSlot& slot = slots()[token];
       const int64_t block = slot.sequence->block_table[slot.position / kBlockTokens];
-      const int64_t within = slot.position % kBlockTokens * dim;
+      const int64_t within = slot.position % kBlockTokens;
       float* row = qkv.row(token);
       for (int64_t head = 0; head < shape.heads + shape.kv_heads; ++head) {
         rotate(row + head * dim, cos.row(slot.position), sin.row(slot.position), dim / 2);
       }
       for (int64_t head = 0; head < shape.kv_heads; ++head) {
         const float* k = row + shape.q_cols() + head * dim;
-        store_cache(cache, cache.offset(layer, 0, block, head) + within, dim, k);
-        store_cache(cache, cache.offset(layer, 1, block, head) + within, dim, k + shape.kv_cols());
+        store_cache(cache.spec, cache.page(layer, 0, block, head), within, k);
+        store_cache(cache.spec, cache.page(layer, 1, block, head), within, k + shape.kv_cols());
       }
     }
   }
@@ -306,8 +316,8 @@ class RefBackend : public HostBackend {
     std::vector<float> row(dim), scores;
     const auto load = [&](int which, int64_t position) {
       const int64_t block = slot.sequence->block_table[position / kBlockTokens];
-      load_cache(cache, cache.offset(layer, which, block, kv_head) + position % kBlockTokens * dim,
-                 dim, row.data());
+      load_cache(cache.spec, cache.page(layer, which, block, kv_head), position % kBlockTokens,
+                 row.data());
     };
     for (int64_t key = first; key <= slot.position; ++key) {
       load(0, key);

@@ -1,0 +1,89 @@
+// Pages of a KV cache (kv_cache.h) as floats, 8 columns at a time: with AVX2, for the attention of
+// every instruction set. In an anonymous namespace: see kernels.h.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "lowbit/runtime/cpu/kernels.h"
+#include "lowbit/runtime/cpu/simd_avx2.h"
+
+namespace lowbit::cpu {
+namespace {
+
+constexpr int64_t kKeys = 64;  // of a block
+
+// A head's keys, or values, in one block.
+template <CacheType kType>
+struct Page {
+  static constexpr int64_t kSize = kType == CacheType::kF32 ? 4 : kType == CacheType::kF16 ? 2 : 1;
+  const uint8_t* data;
+  int64_t dim;
+
+  const float* scales() const { return reinterpret_cast<const float*>(data + kKeys * dim); }
+
+  // Columns i to i + 7 of a token.
+  __m256 load(int64_t token, int64_t i) const {
+    const uint8_t* at = data + (token * dim + i) * kSize;
+    if constexpr (kType == CacheType::kF32)
+      return _mm256_loadu_ps(reinterpret_cast<const float*>(at));
+    if constexpr (kType == CacheType::kF16) {
+      return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)));
+    }
+    const __m128i codes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(at));
+    return _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(codes)),
+                         _mm256_broadcast_ss(scales() + token));
+  }
+
+  float element(int64_t token, int64_t i) const {
+    const uint8_t* at = data + (token * dim + i) * kSize;
+    if constexpr (kType == CacheType::kF32) return *reinterpret_cast<const float*>(at);
+    if constexpr (kType == CacheType::kF16) {
+      return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(*reinterpret_cast<const uint16_t*>(at))));
+    }
+    return static_cast<float>(*reinterpret_cast<const int8_t*>(at)) * scales()[token];
+  }
+
+  // Asks for tokens [first, last) ahead of their use.
+  void prefetch(Range tokens) const {
+    const int64_t first = tokens.first * dim * kSize, last = tokens.last * dim * kSize;
+    for (int64_t i = first; i < last; i += 64) __builtin_prefetch(data + i);
+    if constexpr (kType == CacheType::kI8) {
+      for (int64_t i = 0; i < kKeys; i += 16) __builtin_prefetch(scales() + i);
+    }
+  }
+};
+
+// Keys [first, last) of a block to columns of `out`, [dim][64], and their neighbours up to the next
+// multiple of 8: what is there was perhaps never written, but their scores are not used.
+template <CacheType kType>
+void load_keys(const Page<kType>& page, Range keys, float* out) {
+  for (int64_t key = keys.first / 8 * 8; key < keys.last; key += 8) {
+    int64_t i = 0;
+    for (; i + 8 <= page.dim; i += 8) {
+      __m256 rows[8], columns[8];
+      for (int j = 0; j < 8; ++j) rows[j] = page.load(key + j, i);
+      transpose8(rows, columns);
+      for (int j = 0; j < 8; ++j) _mm256_store_ps(out + (i + j) * kKeys + key, columns[j]);
+    }
+    for (; i < page.dim; ++i) {
+      for (int64_t j = 0; j < 8; ++j) out[i * kKeys + key + j] = page.element(key + j, i);
+    }
+  }
+}
+
+// Values [first, last) of a block to rows of `out`, [64][padded], padded with zeros.
+template <CacheType kType>
+void load_values(const Page<kType>& page, Range keys, int64_t padded, float* out) {
+  for (int64_t key = keys.first; key < keys.last; ++key) {
+    float* row = out + key * padded;
+    int64_t i = 0;
+    for (; i + 8 <= page.dim; i += 8) _mm256_store_ps(row + i, page.load(key, i));
+    for (; i < page.dim; ++i) row[i] = page.element(key, i);
+    for (; i < padded; ++i) row[i] = 0;
+  }
+}
+
+}  // namespace
+}  // namespace lowbit::cpu
