@@ -51,6 +51,7 @@ struct EmulatedLanes {
   static Float load_floats(const float* at, int64_t count) {
     return each([&](int i) { return i < count ? at[i] : 0.f; });
   }
+  static Float load_halves(const uint16_t* at) { return load_halves(at, 16); }
   static Float load_halves(const uint16_t* at, int64_t count) {
     return each([&](int i) { return i < count ? f16_to_f32(at[i]) : 0.f; });
   }
@@ -169,13 +170,11 @@ struct EmulatedBf16 {
 
 struct Case {
   int64_t heads, dim, window, position, queries;
-  bool half;
 };
 
 TEST(AmxAttention, AgreesWithTheTextbook) {
-  for (const Case& c : {Case{3, 64, 0, 0, 70, true}, Case{1, 20, 0, 5, 3, false},
-                        Case{2, 128, 70, 100, 60, true}, Case{4, 24, 1, 60, 9, false},
-                        Case{3, 64, 0, 129, 1, true}, Case{1, 2, 33, 90, 40, false}}) {
+  for (const Case& c : {Case{3, 64, 0, 0, 70}, Case{1, 20, 0, 5, 3}, Case{2, 128, 70, 100, 60},
+                        Case{4, 24, 1, 60, 9}, Case{3, 64, 0, 129, 1}, Case{1, 2, 33, 90, 40}}) {
     const int64_t keys = c.position + c.queries, blocks = (keys + 63) / 64;
     const std::vector<float> q = test::gaussian(c.queries * c.heads * c.dim, 1);
     std::vector<float> cache[2];
@@ -185,7 +184,7 @@ TEST(AmxAttention, AgreesWithTheTextbook) {
       std::fill(cache[i].begin() + keys * c.dim, cache[i].end(), NAN);
       for (float& value : cache[i]) {
         halves[i].push_back(f32_to_f16(value));
-        if (c.half) value = f16_to_f32(halves[i].back());
+        value = f16_to_f32(halves[i].back());
       }
     }
     std::vector<int32_t> table;
@@ -202,15 +201,10 @@ TEST(AmxAttention, AgreesWithTheTextbook) {
     task.position = c.position;
     task.window = c.window;
     task.scale = 1.f / std::sqrt(static_cast<float>(c.dim));
-    const auto page = [&](int i) {
-      return c.half ? reinterpret_cast<const uint8_t*>(halves[i].data())
-                    : reinterpret_cast<const uint8_t*>(cache[i].data());
-    };
-    task.keys = page(0);
-    task.values = page(1);
-    task.block_stride = 64 * c.dim * (c.half ? 2 : 4);
+    task.keys = reinterpret_cast<const uint8_t*>(halves[0].data());
+    task.values = reinterpret_cast<const uint8_t*>(halves[1].data());
+    task.block_stride = 64 * c.dim * 2;
     task.block_table = table.data();
-    task.type = c.half ? CacheType::kF16 : CacheType::kF32;
     task.scratch = scratch.as<float>();
     attend_with_tiles<EmulatedLanes, EmulatedBf16>(task);
 

@@ -66,27 +66,16 @@ struct AmxScratch {
 };
 
 // The keys or values of a block.
-inline const uint8_t* page_of(const AttentionTask& task, const uint8_t* base, int64_t block) {
-  return base + task.block_table[block] * task.block_stride;
+inline Page<CacheType::kF16> page_of(const AttentionTask& task, const uint8_t* base,
+                                     int64_t block) {
+  return {base + task.block_table[block] * task.block_stride, task.head_dim};
 }
 
-// Asks for tokens [first, last) of a page ahead of their use.
-inline void prefetch(const AttentionTask& task, const uint8_t* base, int64_t block, Range tokens) {
-  const uint8_t* page = page_of(task, base, block);
-  if (task.type == CacheType::kF16) {
-    Page<CacheType::kF16>{page, task.head_dim}.prefetch(tokens);
-  } else {
-    Page<CacheType::kF32>{page, task.head_dim}.prefetch(tokens);
-  }
-}
-
-// Elements [at, at + count) of a page of halves or floats, zeros behind them.
-template <typename V>
-inline typename V::Float load_cache(const AttentionTask& task, const uint8_t* page, int64_t at,
-                                    int64_t count) {
-  return task.type == CacheType::kF16
-             ? V::load_halves(reinterpret_cast<const uint16_t*>(page) + at, count)
-             : V::load_floats(reinterpret_cast<const float*>(page) + at, count);
+// 16 halves; kWhole: all of them exist, else `count` do, and zeros stand for the others.
+template <typename V, bool kWhole>
+inline typename V::Float load_columns(const uint16_t* at, int64_t count) {
+  if constexpr (kWhole) return V::load_halves(at);
+  return V::load_halves(at, count);
 }
 
 inline int64_t part_of(int64_t total, int64_t first) {
@@ -129,17 +118,18 @@ void start_rows(const AttentionTask& task, const AmxScratch& scratch) {
 
 // Keys [0, last) of a block, and their neighbours in the last tile: what is there was perhaps never
 // written, but their scores are not used.
-template <typename V>
+template <typename V, bool kWhole>
 void load_key_tiles(const AttentionTask& task, int64_t block, int64_t last,
                     const AmxScratch& scratch) {
-  const uint8_t* page = page_of(task, task.keys, block);
   const int64_t dim = task.head_dim;
+  const auto* keys = reinterpret_cast<const uint16_t*>(page_of(task, task.keys, block).data);
   for (int64_t key = 0; key < tiles_of(last, kTile) * kTile; ++key) {
     for (int64_t step = 0; step < scratch.q_steps; ++step) {
-      const int64_t first = step * 2 * kTile, at = key * dim + first;
+      const int64_t first = step * 2 * kTile;
+      const uint16_t* at = keys + key * dim + first;
       typename V::Int high, low;
-      V::split_row(load_cache<V>(task, page, at, part_of(dim, first)),
-                   load_cache<V>(task, page, at + kTile, part_of(dim, first + kTile)), high, low);
+      V::split_row(load_columns<V, kWhole>(at, part_of(dim, first)),
+                   load_columns<V, kWhole>(at + kTile, part_of(dim, first + kTile)), high, low);
       float* to =
           scratch.keys + (key / kTile * scratch.q_steps + step) * kPair + key % kTile * kTile;
       V::store_ints(to, high);
@@ -148,29 +138,43 @@ void load_key_tiles(const AttentionTask& task, int64_t block, int64_t last,
   }
 }
 
+// 16 columns of the values of 32 keys, `count` of which exist. kSeen: all keys are in sight, else
+// those of `seen` are.
+template <typename V, bool kWhole, bool kSeen>
+inline void load_value_tile(const uint16_t* values, int64_t dim, int64_t count, Range seen,
+                            float* to) {
+  const auto part = [&](int64_t key) {
+    return kSeen || (key >= seen.first && key < seen.last)
+               ? load_columns<V, kWhole>(values + key * dim, count)
+               : V::float_zero();
+  };
+  typename V::Int high[kTile], low[kTile];
+  for (int64_t i = 0; i < kTile; ++i) V::split_pairs(part(2 * i), part(2 * i + 1), high[i], low[i]);
+  V::transpose(high);
+  V::transpose(low);
+  V::store_tile(to, high);
+  V::store_tile(to + kTileFloats, low);
+}
+
 // Values of a block, zeros for keys out of sight: a weight of 0 does not hide a NaN.
-template <typename V>
+template <typename V, bool kWhole>
 void load_value_tiles(const AttentionTask& task, int64_t block, Range keys,
                       const AmxScratch& scratch) {
-  const uint8_t* page = page_of(task, task.values, block);
   const int64_t dim = task.head_dim;
-  for (int64_t column = 0; column < scratch.columns; ++column) {
-    const int64_t count = part_of(dim, column * kTile);
-    const auto part = [&](int64_t key) {
-      const bool seen = key >= keys.first && key < keys.last;
-      return seen ? load_cache<V>(task, page, key * dim + column * kTile, count) : V::float_zero();
-    };
-    for (int64_t step = 0; step < tiles_of(keys.last, 2 * kTile); ++step) {
-      typename V::Int high[kTile], low[kTile];
-      for (int64_t i = 0; i < kTile; ++i) {
-        const int64_t key = step * 2 * kTile + 2 * i;
-        V::split_pairs(part(key), part(key + 1), high[i], low[i]);
-      }
-      V::transpose(high);
-      V::transpose(low);
+  const auto* values = reinterpret_cast<const uint16_t*>(page_of(task, task.values, block).data);
+  for (int64_t step = 0; step < tiles_of(keys.last, 2 * kTile); ++step) {
+    const int64_t first = step * 2 * kTile;
+    const Range seen{keys.first - first, keys.last - first};
+    const bool all = seen.first <= 0 && seen.last >= 2 * kTile;
+    for (int64_t column = 0; column < scratch.columns; ++column) {
+      const uint16_t* from = values + first * dim + column * kTile;
+      const int64_t count = part_of(dim, column * kTile);
       float* to = scratch.values + (column * 2 + step) * kPair;
-      V::store_tile(to, high);
-      V::store_tile(to + kTileFloats, low);
+      if (all) {
+        load_value_tile<V, kWhole, true>(from, dim, count, seen, to);
+      } else {
+        load_value_tile<V, kWhole, false>(from, dim, count, seen, to);
+      }
     }
   }
 }
@@ -381,11 +385,9 @@ void attend_block(const AttentionTask& task, const AmxScratch& scratch, int64_t 
   }
 }
 
-template <typename V, typename Tiles>
-void attend_with_tiles(const AttentionTask& task) {
-  const AmxScratch scratch(task.scratch, task.queries * task.heads, task.head_dim);
-  Tiles::configure();
-  start_rows<V>(task, scratch);
+// kWhole: head_dim is a multiple of 32.
+template <typename V, typename Tiles, bool kWhole>
+void attend_blocks(const AttentionTask& task, const AmxScratch& scratch) {
   const int64_t last_position = task.position + task.queries - 1;
   const auto used_of = [&](int64_t block) {
     return Range{visible(task, task.position, block).first,
@@ -394,11 +396,25 @@ void attend_with_tiles(const AttentionTask& task) {
   for (int64_t block = oldest(task, task.position) / kKeys; block <= last_position / kKeys;
        ++block) {
     const Range used = used_of(block);
-    prefetch(task, task.values, block, used);
-    load_key_tiles<V>(task, block, used.last, scratch);
-    if (block < last_position / kKeys) prefetch(task, task.keys, block + 1, used_of(block + 1));
-    load_value_tiles<V>(task, block, used, scratch);
+    page_of(task, task.values, block).prefetch(used);
+    load_key_tiles<V, kWhole>(task, block, used.last, scratch);
+    if (block < last_position / kKeys)
+      page_of(task, task.keys, block + 1).prefetch(used_of(block + 1));
+    load_value_tiles<V, kWhole>(task, block, used, scratch);
     attend_block<V, Tiles>(task, scratch, block, used.last);
+  }
+}
+
+// The cache holds halves.
+template <typename V, typename Tiles>
+void attend_with_tiles(const AttentionTask& task) {
+  const AmxScratch scratch(task.scratch, task.queries * task.heads, task.head_dim);
+  Tiles::configure();
+  start_rows<V>(task, scratch);
+  if (task.head_dim % (2 * kTile) == 0) {
+    attend_blocks<V, Tiles, true>(task, scratch);
+  } else {
+    attend_blocks<V, Tiles, false>(task, scratch);
   }
   Tiles::fence();
   finish_rows<V>(task, scratch);

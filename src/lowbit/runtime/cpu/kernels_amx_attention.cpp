@@ -22,6 +22,9 @@ struct AmxLanes : Lanes16 {
   static inline void store_floats(float* at, Float v, int64_t count) {
     _mm512_mask_storeu_ps(at, mask(count), v);
   }
+  static inline Float load_halves(const uint16_t* at) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)));
+  }
   static inline Float load_halves(const uint16_t* at, int64_t count) {
     return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask(count), at));
   }

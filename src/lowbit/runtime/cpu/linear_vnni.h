@@ -111,9 +111,10 @@ inline typename V::Int load_addend(const PackedMatrix& w, int64_t at, int64_t ti
   return V::subtract(base, V::load_zeros(w.zeros, at, tile_step));
 }
 
-constexpr int kVectors = 2;          // of rows, side by side in a panel
-constexpr int64_t kSlabBlocks = 24;  // 24 KiB of weights as bytes
-constexpr int64_t kMostTokens = 96;  // of one pass
+constexpr int kVectors = 2;            // of rows, side by side in a panel
+constexpr int64_t kSlabBlocks = 24;    // 24 KiB of weights as bytes
+constexpr int64_t kMostTokens = 96;    // of one pass
+constexpr int64_t kAheadBytes = 4096;  // codes are asked for so early, as in kernels_avx2_int8.cpp
 
 // Rows of one pass: vector v begins at tile[v]; its last tile is `step[v]` tiles further on (0 if
 // it is the only one). A vector that does not exist is the first again.
@@ -163,6 +164,11 @@ void unpack_panel(const PackedMatrix& w, const PanelRows& rows, int64_t first, i
     int64_t group = kParts == 2 ? 2 * first : first / w.group_blocks;
     int64_t next = (group + 1) * w.group_blocks;
     for (int64_t block = 0; block < last - first; ++block, codes += kBytes) {
+#pragma GCC unroll 4
+      for (int64_t i = 0; i < kBytes; i += 64) {
+        __builtin_prefetch(codes + kAheadBytes + i);
+        __builtin_prefetch(codes + step_bytes + kAheadBytes + i);
+      }
 #pragma GCC unroll 2
       for (int part = 0; part < kParts; ++part) {
         const int64_t at = groups + group, cell = block * kParts + part;
