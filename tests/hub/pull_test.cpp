@@ -79,10 +79,12 @@ class PullTest : public testing::Test {
     };
   }
 
+  // Faults may outlive a test's body, if that ends early: they use only what outlives the hub.
+  std::atomic<int> faults_{0};
+  std::atomic<bool> stop_{false};
   TemporaryFolder cache_;
   FakeHub hub_;
   PullOptions options_;
-  std::atomic<int> faults_{0};
 };
 
 TEST_F(PullTest, FillsTheCacheInTheLayoutOfHuggingFace) {
@@ -140,7 +142,7 @@ TEST_F(PullTest, ALaterPullGoesOnWhereOneFailed) {
   options_.retry.attempts = 2;
   on_weights(1, [](const HubRequest&, HubReply& reply) { reply.cut_after = 70'000; });
   const auto cut = hub_.fault;
-  hub_.fault = [&](const HubRequest& request, HubReply& reply) {
+  hub_.fault = [this, cut](const HubRequest& request, HubReply& reply) {
     cut(request, reply);
     if (faults_ > 1 && request.target.find("model.safetensors") != std::string::npos) {
       reply = {503, {}, "", 0, 0};
@@ -162,7 +164,7 @@ TEST_F(PullTest, AServerThatKnowsNoRangesStartsOver) {
   options_.retry.attempts = 3;
   on_weights(1, [](const HubRequest&, HubReply& reply) { reply.cut_after = 70'000; });
   const auto cut = hub_.fault;
-  hub_.fault = [&](const HubRequest& request, HubReply& reply) {
+  hub_.fault = [this, cut](const HubRequest& request, HubReply& reply) {
     cut(request, reply);
     if (reply.status != 206) return;
     reply = {200, {}, hub_.files.at("model.safetensors").bytes};
@@ -233,9 +235,9 @@ TEST_F(PullTest, ItDoesNotWaitForHours) {
 }
 
 TEST_F(PullTest, FaultsThatPassAreTriedAgain) {
-  std::atomic<int> count{0};
-  hub_.fault = [&](const HubRequest&, HubReply& reply) {
-    if (count++ % 2 == 0) reply = {count % 4 == 1 ? 503 : 502, {}};
+  hub_.fault = [this](const HubRequest&, HubReply& reply) {
+    const int count = faults_++;
+    if (count % 2 == 0) reply = {count % 4 == 0 ? 503 : 502, {}};
   };
   pull(options_);
   expect_whole();
@@ -275,9 +277,8 @@ TEST_F(PullTest, TheTokenGoesToTheHubAndNowhereElse) {
   expect_error("conditions accepted");
   options_.hub.token = "hf_secret";
   // Cut once, so that resuming goes through the redirect too.
-  std::atomic<int> count{0};
-  cdn.fault = [&](const HubRequest&, HubReply& reply) {
-    if (count++ == 0) reply.cut_after = 50'000;
+  cdn.fault = [this](const HubRequest&, HubReply& reply) {
+    if (faults_++ == 0) reply.cut_after = 50'000;
   };
   pull(options_);
   expect_whole();
@@ -287,11 +288,11 @@ TEST_F(PullTest, TheTokenGoesToTheHubAndNowhereElse) {
 }
 
 TEST_F(PullTest, RedirectsInCirclesOrToOtherSchemesAreRefused) {
-  on_weights(100, [&](const HubRequest& request, HubReply& reply) {
+  on_weights(100, [this](const HubRequest& request, HubReply& reply) {
     reply = {302, {{"Location", hub_.url() + request.target}}};
   });
   expect_error("more than 10 redirects");
-  on_weights(1000, [&](const HubRequest&, HubReply& reply) {
+  on_weights(1000, [](const HubRequest&, HubReply& reply) {
     reply = {302, {{"Location", "file:///etc/passwd"}}};
   });
   expect_error("no http or https address");
@@ -326,7 +327,7 @@ TEST_F(PullTest, AFileThatChangesBetweenTwoPullsIsNotMixed) {
 }
 
 TEST_F(PullTest, AFileThatChangesWhileItIsFetchedIsAnError) {
-  hub_.fault = [&](const HubRequest& request, HubReply& reply) {
+  hub_.fault = [this](const HubRequest& request, HubReply& reply) {
     if (request.target.find("model.safetensors") == std::string::npos) return;
     const std::string changed = noise(kWeights, 3);
     if (request.field("range").empty() && faults_++ == 0) {
@@ -402,15 +403,14 @@ TEST_F(PullTest, WhatCannotFitIsNotBegun) {
 }
 
 TEST_F(PullTest, AnInterruptionKeepsWhatHasCome) {
-  std::atomic<bool> stop{false};
-  options_.stop = [&] { return stop.load(); };
-  on_weights(1, [&](const HubRequest&, HubReply& reply) {
+  options_.stop = [this] { return stop_.load(); };
+  on_weights(1, [this](const HubRequest&, HubReply& reply) {
     reply.cut_after = 100'000;
     reply.stall_seconds = 30;
-    stop = true;
+    stop_ = true;
   });
   EXPECT_NE(error(), "no error");
-  stop = false;
+  stop_ = false;
   hub_.fault = nullptr;
   pull(options_);
   expect_whole();
