@@ -14,7 +14,7 @@
 
 #include <cstdint>
 
-#include "lowbit/runtime/cpu/attention_tiles.h"
+#include "lowbit/runtime/cpu/attention_keys.h"
 #include "lowbit/runtime/cpu/kernels.h"
 
 namespace lowbit::cpu {
@@ -66,9 +66,15 @@ struct AmxScratch {
 };
 
 // The keys or values of a block.
-inline Page<CacheType::kF16> page_of(const AttentionTask& task, const uint8_t* base,
-                                     int64_t block) {
-  return {base + task.block_table[block] * task.block_stride, task.head_dim};
+inline const uint16_t* page_of(const AttentionTask& task, const uint8_t* base, int64_t block) {
+  return reinterpret_cast<const uint16_t*>(base + task.block_table[block] * task.block_stride);
+}
+
+// Asks for some of them ahead of their use.
+inline void prefetch(const AttentionTask& task, const uint8_t* base, int64_t block, Range tokens) {
+  const uint16_t* from = page_of(task, base, block) + tokens.first * task.head_dim;
+  prefetch_bytes(reinterpret_cast<const uint8_t*>(from),
+                 2 * (tokens.last - tokens.first) * task.head_dim);
 }
 
 // 16 halves; kWhole: all of them exist, else `count` do, and zeros stand for the others.
@@ -122,7 +128,7 @@ template <typename V, bool kWhole>
 void load_key_tiles(const AttentionTask& task, int64_t block, int64_t last,
                     const AmxScratch& scratch) {
   const int64_t dim = task.head_dim;
-  const auto* keys = reinterpret_cast<const uint16_t*>(page_of(task, task.keys, block).data);
+  const uint16_t* keys = page_of(task, task.keys, block);
   for (int64_t key = 0; key < tiles_of(last, kTile) * kTile; ++key) {
     for (int64_t step = 0; step < scratch.q_steps; ++step) {
       const int64_t first = step * 2 * kTile;
@@ -161,7 +167,7 @@ template <typename V, bool kWhole>
 void load_value_tiles(const AttentionTask& task, int64_t block, Range keys,
                       const AmxScratch& scratch) {
   const int64_t dim = task.head_dim;
-  const auto* values = reinterpret_cast<const uint16_t*>(page_of(task, task.values, block).data);
+  const uint16_t* values = page_of(task, task.values, block);
   for (int64_t step = 0; step < tiles_of(keys.last, 2 * kTile); ++step) {
     const int64_t first = step * 2 * kTile;
     const Range seen{keys.first - first, keys.last - first};
@@ -396,10 +402,9 @@ void attend_blocks(const AttentionTask& task, const AmxScratch& scratch) {
   for (int64_t block = oldest(task, task.position) / kKeys; block <= last_position / kKeys;
        ++block) {
     const Range used = used_of(block);
-    page_of(task, task.values, block).prefetch(used);
+    prefetch(task, task.values, block, used);
     load_key_tiles<V, kWhole>(task, block, used.last, scratch);
-    if (block < last_position / kKeys)
-      page_of(task, task.keys, block + 1).prefetch(used_of(block + 1));
+    if (block < last_position / kKeys) prefetch(task, task.keys, block + 1, used_of(block + 1));
     load_value_tiles<V, kWhole>(task, block, used, scratch);
     attend_block<V, Tiles>(task, scratch, block, used.last);
   }

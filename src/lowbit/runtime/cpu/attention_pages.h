@@ -6,13 +6,12 @@
 
 #include <cstdint>
 
+#include "lowbit/runtime/cpu/attention_keys.h"
 #include "lowbit/runtime/cpu/kernels.h"
 #include "lowbit/runtime/cpu/simd_avx2.h"
 
 namespace lowbit::cpu {
 namespace {
-
-constexpr int64_t kKeys = 64;  // of a block
 
 // A head's keys, or values, in one block.
 template <CacheType kType>
@@ -47,11 +46,8 @@ struct Page {
 
   // Asks for tokens [first, last) ahead of their use.
   void prefetch(Range tokens) const {
-    const int64_t first = tokens.first * dim * kSize, last = tokens.last * dim * kSize;
-    for (int64_t i = first; i < last; i += 64) __builtin_prefetch(data + i);
-    if constexpr (kType == CacheType::kI8) {
-      for (int64_t i = 0; i < kKeys; i += 16) __builtin_prefetch(scales() + i);
-    }
+    prefetch_bytes(data + tokens.first * dim * kSize, (tokens.last - tokens.first) * dim * kSize);
+    if constexpr (kType == CacheType::kI8) prefetch_bytes(data + kKeys * dim, kKeys * 4);
   }
 };
 

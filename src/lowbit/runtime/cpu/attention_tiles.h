@@ -10,6 +10,7 @@
 
 #include <cstdint>
 
+#include "lowbit/runtime/cpu/attention_keys.h"
 #include "lowbit/runtime/cpu/attention_pages.h"
 #include "lowbit/runtime/cpu/kernels.h"
 
@@ -44,22 +45,6 @@ struct Scratch {
     return 2 * rows * dim + rows * kKeys + 3 * padded(rows) + 2 * kKeys * dim;
   }
 };
-
-inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
-
-// Position of the first key that the query at `position` sees.
-inline int64_t oldest(const AttentionTask& task, int64_t position) {
-  return task.window > 0 && position >= task.window ? position + 1 - task.window : 0;
-}
-
-inline int64_t clamp(int64_t key) { return key < 0 ? 0 : key > kKeys ? kKeys : key; }
-
-// The part of a block that the query at `position` sees; none if first >= last.
-inline Range visible(const AttentionTask& task, int64_t position, int64_t block) {
-  const int64_t start = block * kKeys;
-  return {clamp(oldest(task, position) - start), clamp(position + 1 - start)};
-}
 
 // Scores of R rows from `row` on and of N registers of keys from `key` on.
 template <typename V, int R, int N>
