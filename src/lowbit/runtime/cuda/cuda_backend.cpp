@@ -15,6 +15,7 @@
 #include "lowbit/runtime/cuda/launch_watch.h"
 #include "lowbit/runtime/cuda/linear.h"
 #include "lowbit/runtime/cuda/logit_answers.h"
+#include "lowbit/runtime/cuda/self_check.h"
 #include "lowbit/runtime/cuda/step.h"
 #include "lowbit/runtime/host_backend.h"
 
@@ -68,7 +69,7 @@ class CudaBackend : public HostBackend {
   std::string name() const override { return "cuda"; }
   std::string description() const override {
     return concat("cuda ", device_name_, ", ", linears_->exact ? "f32" : "16-bit", " activations",
-                  input_note(/*rounded=*/false));
+                  input_note(/*rounded=*/false), fallbacks_);
   }
 
   std::unique_ptr<Linear> make_linear(std::vector<LinearWeight> parts) override {
@@ -115,6 +116,7 @@ class CudaBackend : public HostBackend {
   struct Recording {
     cudaGraphExec_t graph = nullptr;  // null: has run once, unrecorded, and so reserved its memory
   };
+  void check_tensor_cores();
   void forget_recordings();
   void record(Recording& recording, const std::function<void()>& calls);
   void attend(const Tensor& qkv, const AttentionShape& shape, const KvCache& cache, int64_t layer,
@@ -128,6 +130,7 @@ class CudaBackend : public HostBackend {
 
   cudaStream_t stream_ = nullptr;
   std::string device_name_;
+  std::string fallbacks_;  // ", products without wgmma"
   bool records_ = true;
   bool plain_attention_ = false;  // in fp32, whatever tensor cores could do
   std::shared_ptr<cuda::LinearEnvironment> linears_ = std::make_shared<cuda::LinearEnvironment>();
@@ -159,6 +162,22 @@ CudaBackend::CudaBackend(const BackendOptions& options) : HostBackend(options.th
   records_ = environment_variable("LOWBIT_CUDA_GRAPHS") != "0";
   cuda::sync_each_kernel(options.sync_each_kernel);
   plain_attention_ = environment_variable("LOWBIT_CUDA_ATTENTION") == "plain";
+  check_tensor_cores();
+}
+
+// Falls back to the kernels that rest on nothing, and says so in the description.
+void CudaBackend::check_tensor_cores() {
+  if (!linears_->wgmma) return;
+  if (linears_->forced_kernel.empty() && linears_->forced_layout.empty()) {
+    linears_->wgmma = cuda::products_agree(
+        *this, [this](bool wgmma) { linears_->forced_kernel = wgmma ? "wgmma" : "tile"; });
+    linears_->forced_kernel.clear();
+    if (!linears_->wgmma) fallbacks_ += ", products without wgmma";
+  }
+  if (plain_attention_ || linears_->exact) return;
+  plain_attention_ =
+      !cuda::attention_agrees(*this, [this](bool plain) { plain_attention_ = plain; });
+  if (plain_attention_) fallbacks_ += ", attention without tensor cores";
 }
 
 CudaBackend::~CudaBackend() {
