@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "lowbit/base/check.h"
+#include "lowbit/tokenizer/tokenizer.h"
 #include "lowbit/model/model.h"
 
 namespace lowbit {
@@ -41,7 +42,8 @@ TEST(RandomModel, NamesWhatThereIs) {
   EXPECT_THROW(make_random_model({"llama-9b", {}, {}}), Error);
   EXPECT_THROW(format_by_name("q4_9"), Error);
   const auto checkpoint = make_random_model({"llama-3.1-8b", format_by_name("f16"), {}});
-  EXPECT_THROW(checkpoint->tokenizer(), Error);
+  const Tokenizer tokenizer(checkpoint->tokenizer());
+  EXPECT_EQ(tokenizer.decode(std::vector<int32_t>{'h', 'i', 128255}, false), "hiw128255");
   EXPECT_TRUE(checkpoint->contains("lm_head.weight"));
 }
 

@@ -81,5 +81,20 @@ void load_values(const Page<kType>& page, Range keys, int64_t padded, float* out
   }
 }
 
+// Calls body(page) with a block's page at `base`, by its type.
+template <typename Body>
+inline void for_page(const AttentionTask& task, const uint8_t* base, int64_t block,
+                     const Body& body) {
+  const uint8_t* data = base + task.block_table[block] * task.block_stride;
+  switch (task.type) {
+    case CacheType::kF32:
+      return body(Page<CacheType::kF32>{data, task.head_dim});
+    case CacheType::kF16:
+      return body(Page<CacheType::kF16>{data, task.head_dim});
+    case CacheType::kI8:
+      return body(Page<CacheType::kI8>{data, task.head_dim});
+  }
+}
+
 }  // namespace
 }  // namespace lowbit::cpu
