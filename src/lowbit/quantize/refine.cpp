@@ -142,7 +142,7 @@ double Refinement::step(const AdamStep& step) {
 
 RefineOptions chosen_refinement(RefineOptions options, int bits) {
   // The fewer the bits, the more a step of a rounding changes.
-  const RefineOptions usual = bits >= 4   ? RefineOptions{100, 5e-3, 5e-4}
+  const RefineOptions usual = bits >= 4   ? RefineOptions{100, 1e-3, 2e-4}
                               : bits == 3 ? RefineOptions{200, 1e-3, 2e-4}
                                           : RefineOptions{200, 2e-4, 1e-4};
   if (options.steps == 0) options.steps = usual.steps;
