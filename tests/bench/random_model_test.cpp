@@ -3,8 +3,8 @@
 #include <gtest/gtest.h>
 
 #include "lowbit/base/check.h"
-#include "lowbit/tokenizer/tokenizer.h"
 #include "lowbit/model/model.h"
+#include "lowbit/tokenizer/tokenizer.h"
 
 namespace lowbit {
 namespace {

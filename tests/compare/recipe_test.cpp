@@ -86,7 +86,8 @@ TEST(Recipe, OverridesChangeAndAddValues) {
 TEST(Recipe, UnknownKeysAreNamedWithTheirPlaceAndThePossibleOnes) {
   const std::string method = complaint("methods:\n  - method: rtn\n    bit: 4\n");
   EXPECT_TRUE(contains(method, "r.yaml:3:5: a method has no \"bit\"")) << method;
-  EXPECT_TRUE(contains(method, "possible are: name, method, bits, input_bits, group_size")) << method;
+  EXPECT_TRUE(contains(method, "possible are: name, method, bits, input_bits, group_size"))
+      << method;
   const std::string top = complaint(std::string(kSmall) + "evals: {}\n");
   EXPECT_TRUE(contains(top, "r.yaml:3:1: a recipe has no \"evals\"")) << top;
   const std::string override = complaint(kSmall, {"eval.contxt=512"});

@@ -31,9 +31,9 @@ struct RandomModelOptions {
   uint64_t seed = 1;
 };
 
-// A checkpoint without files; its tokenizer is made up. Weights depend on their shape and the seed only, so that
-// layers share their codes: what a backend packs of them is its own. Norms are ones. Throws
-// kInvalidArgument listing the shapes there are, or if the shape does not fit the scheme.
+// A checkpoint without files; its tokenizer is made up. Weights depend on their shape and the seed
+// only, so that layers share their codes: what a backend packs of them is its own. Norms are ones.
+// Throws kInvalidArgument listing the shapes there are, or if the shape does not fit the scheme.
 std::unique_ptr<Checkpoint> make_random_model(const RandomModelOptions& options);
 // "llama-3.1-8b", "llama-3.2-1b", "smollm2-135m"
 std::vector<std::string> random_model_shapes();
