@@ -9,9 +9,9 @@
 //           block takes, so a query's result does not depend on the batch or on how it was cut.
 #include <algorithm>
 
+#include "lowbit/runtime/cuda/elementwise.cuh"
 #include "lowbit/runtime/cuda/launch.cuh"
 #include "lowbit/runtime/cuda/mma.cuh"
-#include "lowbit/runtime/cuda/norm.cuh"
 
 namespace lowbit::cuda {
 

@@ -12,9 +12,9 @@
 
 #include "lowbit/runtime/cuda/attention.cuh"
 #include "lowbit/runtime/cuda/attention_units.cuh"
+#include "lowbit/runtime/cuda/elementwise.cuh"
 #include "lowbit/runtime/cuda/launch.cuh"
 #include "lowbit/runtime/cuda/mma.cuh"
-#include "lowbit/runtime/cuda/norm.cuh"
 #include "lowbit/runtime/cuda/page_copies.cuh"
 
 namespace lowbit::cuda {

@@ -1,8 +1,8 @@
 // Everything between the products: norms, rotation, the KV store, SiLU, gathers; and reading, to
 // know what memory can do. A token's values are computed the same in any batch.
+#include "lowbit/runtime/cuda/elementwise.cuh"
 #include "lowbit/runtime/cuda/launch.cuh"
 #include "lowbit/runtime/cuda/mma.cuh"
-#include "lowbit/runtime/cuda/norm.cuh"
 
 namespace lowbit::cuda {
 

@@ -1,5 +1,5 @@
-// Arithmetic between the products, for kernels of its own and for those that do it on the way: all
-// make the same bits.
+// Arithmetic between the products, for kernels of its own and for attention, which rotates on the
+// way: all make the same bits.
 #pragma once
 
 #include <cstdint>
