@@ -153,20 +153,7 @@ TEST_F(Auto, APlanGivesTheSameBytesWithoutMeasuring) {
 
 TEST_F(Auto, GivesTheSameBytesWhereverItWasKilled) {
   const auto expected = made(options_);
-  fs::remove_all(out());
-  test::points_seen = 0;
-  fault_hook = test::count_point;
-  quantize_checkpoint(model(), out(), options_);
-  fault_hook = nullptr;
-  const int points = test::points_seen;
-  for (int point = 1; point < points; point += 9) {
-    SCOPED_TRACE(point);
-    fs::remove_all(out());
-    test::run_killed(point, model(), out(), options_);
-    if (!fs::exists(out())) quantize_checkpoint(model(), out(), options_);
-    EXPECT_EQ(test::snapshot(out()), expected);
-    fs::remove_all(out() + ".partial");
-  }
+  test::expect_same_bytes_when_killed(model(), out(), options_, 9, expected);
 }
 
 // What was measured is not measured again: it might come out otherwise.
@@ -177,12 +164,9 @@ TEST_F(Auto, KeepsItsChoiceWhenItGoesOn) {
   };
   const auto expected = made(options_);
   fs::remove_all(out());
-  test::points_seen = 0;
-  fault_hook = test::count_point;
-  quantize_checkpoint(model(), out(), options_);
-  fault_hook = nullptr;
+  const int points = test::count_points(model(), out(), options_);
   fs::remove_all(out());
-  EXPECT_FALSE(test::run_killed(test::points_seen / 2, model(), out(), options_));
+  EXPECT_FALSE(test::run_killed(points / 2, model(), out(), options_));
   automatic.seconds_of = [](int64_t, int64_t, const QuantScheme&) -> double {
     ADD_FAILURE() << "measured again";
     return 1;

@@ -19,9 +19,6 @@
 namespace lowbit {
 namespace {
 
-using test::count_point;
-using test::points_seen;
-
 std::string some_text(int64_t words) {
   test::Random random(7);
   std::string text;
@@ -190,20 +187,8 @@ TEST_F(Calibration, GivesTheSameBytesWhereverItWasKilled) {
   for (const char* method : {"gptq", "awq"}) {
     const QuantizeOptions chosen = options(method);
     const auto expected = made(chosen);
-    fs::remove_all(out());
-    points_seen = 0;
-    fault_hook = count_point;
-    quantize_checkpoint(model(), out(), chosen);
-    fault_hook = nullptr;
-    const int points = points_seen;
-    for (int point = 1; point < points; point += 7) {
-      SCOPED_TRACE(concat(method, " ", point));
-      fs::remove_all(out());
-      run_killed(point, chosen);
-      if (!fs::exists(out())) quantize_checkpoint(model(), out(), chosen);
-      EXPECT_EQ(test::snapshot(out()), expected);
-      fs::remove_all(out() + ".partial");
-    }
+    SCOPED_TRACE(method);
+    test::expect_same_bytes_when_killed(model(), out(), chosen, 7, expected);
   }
 }
 

@@ -147,20 +147,7 @@ TEST_F(Best, BytesDoNotDependOnThreads) {
 
 TEST_F(Best, GivesTheSameBytesWhereverItWasKilled) {
   const auto expected = made(options_);
-  fs::remove_all(out());
-  test::points_seen = 0;
-  fault_hook = test::count_point;
-  quantize_checkpoint(model(), out(), options_);
-  fault_hook = nullptr;
-  const int points = test::points_seen;
-  for (int point = 1; point < points; point += 17) {
-    SCOPED_TRACE(point);
-    fs::remove_all(out());
-    test::run_killed(point, model(), out(), options_);
-    if (!fs::exists(out())) quantize_checkpoint(model(), out(), options_);
-    EXPECT_EQ(test::snapshot(out()), expected);
-    fs::remove_all(out() + ".partial");
-  }
+  test::expect_same_bytes_when_killed(model(), out(), options_, 17, expected);
 }
 
 // The refinement's own measure, on the data that it sees, of a model of rounded blocks.

@@ -14,9 +14,6 @@
 namespace lowbit {
 namespace {
 
-using test::count_point;
-using test::points_seen;
-
 class Resume : public testing::Test {
  protected:
   void SetUp() override {
@@ -41,11 +38,7 @@ class Resume : public testing::Test {
   }
 
   int count_points(const QuantizeOptions& options) {
-    points_seen = 0;
-    fault_hook = count_point;
-    quantize_checkpoint(model(), out(), options);
-    fault_hook = nullptr;
-    return points_seen;
+    return test::count_points(model(), out(), options);
   }
 
   std::string error_of(const QuantizeOptions& options) const {

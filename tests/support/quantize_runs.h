@@ -6,11 +6,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <map>
 #include <string>
 
 #include "lowbit/base/check.h"
 #include "lowbit/quantize/fault.h"
 #include "lowbit/quantize/pipeline.h"
+#include "support/tiny_folder.h"
 
 namespace lowbit::test {
 
@@ -52,6 +54,32 @@ inline bool run_killed(int points, const std::string& model, const std::string& 
   waitpid(child, &status, 0);
   EXPECT_FALSE(WIFEXITED(status) && WEXITSTATUS(status) == 2) << "failed instead of dying";
   return WIFEXITED(status);
+}
+
+// Fault points of an undisturbed run.
+inline int count_points(const std::string& model, const std::string& out,
+                        const QuantizeOptions& options) {
+  points_seen = 0;
+  fault_hook = count_point;
+  quantize_checkpoint(model, out, options);
+  fault_hook = nullptr;
+  return points_seen;
+}
+
+// Kills a run at every stride-th point, runs again, and compares with what an undisturbed run made.
+inline void expect_same_bytes_when_killed(const std::string& model, const std::string& out,
+                                          const QuantizeOptions& options, int stride,
+                                          const std::map<std::string, std::string>& expected) {
+  fs::remove_all(out);
+  const int points = count_points(model, out, options);
+  for (int point = 1; point < points; point += stride) {
+    SCOPED_TRACE(point);
+    fs::remove_all(out);
+    run_killed(point, model, out, options);
+    if (!fs::exists(out)) quantize_checkpoint(model, out, options);
+    EXPECT_EQ(snapshot(out), expected);
+    fs::remove_all(out + ".partial");
+  }
 }
 
 }  // namespace lowbit::test

@@ -9,26 +9,18 @@
 namespace lowbit {
 
 GgufPart::GgufPart(const PartFile& file, RowOrder order)
-    : path_(file.path.string()), order_(std::move(order)) {
-  for (StoredTensor& tensor : tensors_of(file.part, file.path)) {
-    const std::string name = tensor.name;
-    tensors_[name] = std::move(tensor);
-  }
-}
-
-TokenizerSpec GgufPart::tokenizer() const { fail(ErrorKind::kIo, path_, ": no tokenizer"); }
+    : PartView(file, "gguf"), order_(std::move(order)) {}
 
 // By its name in Hugging Face's terms.
 const StoredTensor* GgufPart::find(const std::string& name) const {
   const std::string stored = gguf_tensor_name(name);
-  const auto it = tensors_.find(stored.empty() ? name : stored);
-  return it == tensors_.end() ? nullptr : &it->second;
+  return find_stored(stored.empty() ? name : stored);
 }
 
 QTensor GgufPart::read(const std::string& name, std::vector<int64_t> shape,
                        const std::vector<int64_t>& order) const {
   const StoredTensor* stored = find(name);
-  LOWBIT_CHECK_KIND(stored != nullptr && stored->shape == shape, ErrorKind::kCorruptFile, path_,
+  LOWBIT_CHECK_KIND(stored != nullptr && stored->shape == shape, ErrorKind::kCorruptFile, path(),
                     ": no tensor ", name, ", or one of another shape");
   const int64_t rows = shape.size() > 1 ? shape[0] : 1;
   Bytes bytes = stored->bytes;

@@ -4,24 +4,31 @@
 
 namespace lowbit {
 
-PartCheckpoint::PartCheckpoint(const PartFile& file, const CheckpointFormat& format,
-                               Json quantization_config)
-    : path_(file.path.string()),
-      format_name_(format.name),
-      format_(format),
-      quantization_config_(std::move(quantization_config)) {
+PartView::PartView(const PartFile& file, std::string format)
+    : path_(file.path.string()), format_name_(std::move(format)) {
   for (StoredTensor& tensor : tensors_of(file.part, file.path)) {
     const std::string name = tensor.name;
     tensors_[name] = std::move(tensor);
   }
 }
 
-TokenizerSpec PartCheckpoint::tokenizer() const { fail(ErrorKind::kIo, path_, ": no tokenizer"); }
+TokenizerSpec PartView::tokenizer() const { fail(ErrorKind::kIo, path_, ": no tokenizer"); }
+
+const StoredTensor* PartView::find_stored(const std::string& name) const {
+  const auto it = tensors_.find(name);
+  return it == tensors_.end() ? nullptr : &it->second;
+}
+
+PartCheckpoint::PartCheckpoint(const PartFile& file, const CheckpointFormat& format,
+                               Json quantization_config)
+    : PartView(file, format.name),
+      format_(format),
+      quantization_config_(std::move(quantization_config)) {}
 
 StoredTensor PartCheckpoint::tensor(const std::string& name) const {
-  const auto it = tensors_.find(name);
-  LOWBIT_CHECK_KIND(it != tensors_.end(), ErrorKind::kCorruptFile, path_, ": no tensor ", name);
-  return it->second;
+  const StoredTensor* stored = find_stored(name);
+  LOWBIT_CHECK_KIND(stored != nullptr, ErrorKind::kCorruptFile, path(), ": no tensor ", name);
+  return *stored;
 }
 
 LinearWeight PartCheckpoint::load_linear(const std::string& module, int64_t rows,
@@ -30,15 +37,15 @@ LinearWeight PartCheckpoint::load_linear(const std::string& module, int64_t rows
       format_.quantized(*this, module) ? format_ : checkpoint_format("safetensors");
   LinearWeight linear{module, format.read(*this, quantization_config_, module), {}};
   LOWBIT_CHECK_KIND(linear.weight.rows == rows && linear.weight.cols == cols,
-                    ErrorKind::kCorruptFile, path_, ": ", module, " is ", linear.weight.rows, " x ",
-                    linear.weight.cols, ", not ", rows, " x ", cols);
+                    ErrorKind::kCorruptFile, path(), ": ", module, " is ", linear.weight.rows,
+                    " x ", linear.weight.cols, ", not ", rows, " x ", cols);
   if (contains(module + ".bias")) linear.bias = load_vector(module + ".bias", rows);
   return linear;
 }
 
 std::vector<float> PartCheckpoint::load_vector(const std::string& name, int64_t size) const {
   StoredTensor stored = tensor(name);
-  LOWBIT_CHECK_KIND(stored.shape == std::vector<int64_t>{size}, ErrorKind::kCorruptFile, path_,
+  LOWBIT_CHECK_KIND(stored.shape == std::vector<int64_t>{size}, ErrorKind::kCorruptFile, path(),
                     ": ", name, " does not have ", size, " elements");
   QTensor row;
   row.scheme = dense_scheme(stored.dtype == "BF16"  ? Code::kBF16
