@@ -34,8 +34,7 @@ constexpr double kError = 4e-3;
 
 void compare_passes(const test::BlockShape& shape, SequenceBatch batch) {
   ThreadPool pool(2);
-  const auto rope =
-      std::make_shared<RopeTables>(rope_tables({}, shape.head_dim, batch.length));
+  const auto rope = std::make_shared<RopeTables>(rope_tables({}, shape.head_dim, batch.length));
   const auto size = batch.tokens() * shape.hidden;
   const std::vector<float> x = test::random_values(size, 5, 1.f),
                            dy = test::random_values(size, 6, 1.f);
@@ -83,8 +82,15 @@ TEST_F(CudaLearning, PassesWithASlidingWindow) {
   shape.window = 3;
   compare_passes(shape, {2, 17});
 }
+// Weights as small as in a model of that width: larger ones make a softmax that is all but a choice
+// of one key, whose slopes multiply every error.
 TEST_F(CudaLearning, PassesOfManyTiles) {
-  compare_passes({.hidden = 192, .intermediate = 320, .heads = 6, .kv_heads = 2, .head_dim = 32},
+  compare_passes({.hidden = 192,
+                  .intermediate = 320,
+                  .heads = 6,
+                  .kv_heads = 2,
+                  .head_dim = 32,
+                  .scale = 0.07f},
                  {2, 150});
 }
 TEST_F(CudaLearning, PassesOfSizesThatAreNoMultipleOfFour) {
@@ -154,8 +160,7 @@ TEST_F(CudaLearning, RoundsAsWellAsTheCpu) {
     const BlockResult start = setting.round(*device, states, 1);
     const BlockResult made = setting.round(*device, states, 60);
     const BlockResult same = setting.round(*device, again, 60);
-    const BlockResult host =
-        setting.round(*make_learning("cpu", setting.pool), again, 60);
+    const BlockResult host = setting.round(*make_learning("cpu", setting.pool), again, 60);
     EXPECT_LT(setting.error(made), 0.8 * setting.error(start));
     EXPECT_LT(setting.error(made), 1.15 * setting.error(host));
     for (size_t n = 0; n < kBlockLinears; ++n) {

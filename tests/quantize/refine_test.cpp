@@ -164,17 +164,18 @@ TEST_F(Best, MakesTheDivergenceSmaller) {
   HiddenStates target(4, 16, config.hidden_size);
   embed_samples(*checkpoint, config, data, {&target}, pool);
   std::vector<double> losses;
-  const auto refinement = make_learning("cpu", pool)->refinement(
-      {.checkpoint = *checkpoint,
-       .config = config,
-       .data = data,
-       .target = target,
-       .rope = rope,
-       .pool = pool,
-       .seed = 1,
-       .progress = [&](double, const std::string& note) {
-         losses.push_back(std::stod(note.substr(note.rfind(' '))));
-       }});
+  const auto refinement =
+      make_learning("cpu", pool)
+          ->refinement({.checkpoint = *checkpoint,
+                        .config = config,
+                        .data = data,
+                        .target = target,
+                        .rope = rope,
+                        .pool = pool,
+                        .seed = 1,
+                        .progress = [&](double, const std::string& note) {
+                          losses.push_back(std::stod(note.substr(note.rfind(' '))));
+                        }});
   for (int64_t index = 0; index < config.num_hidden_layers; ++index) {
     BlockWeights block = load_block_weights(*checkpoint, config, index);
     DecoderBlock decoder(block, rope, pool);

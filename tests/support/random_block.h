@@ -11,9 +11,11 @@ namespace lowbit::test {
 struct BlockShape {
   int64_t hidden = 24, intermediate = 40, heads = 4, kv_heads = 2, head_dim = 8, window = 0;
   bool bias = false, qk_norm = false;
+  float scale = 0.3f;  // of weights
 };
 
-inline std::vector<float> random_values(int64_t count, uint64_t seed, float scale, float offset = 0) {
+inline std::vector<float> random_values(int64_t count, uint64_t seed, float scale,
+                                        float offset = 0) {
   std::vector<float> values = gaussian(static_cast<size_t>(count), seed);
   for (float& value : values) value = offset + scale * value;
   return values;
@@ -32,7 +34,7 @@ inline BlockWeights random_block(const BlockShape& shape) {
   for (int i = 0; i < kBlockLinears; ++i) {
     const auto [rows, cols] = sizes[i];
     BlockWeights::Linear& linear = block.linears[static_cast<size_t>(i)];
-    linear = {"linear", rows, cols, random_values(rows * cols, 10 + i, 0.3f), {}};
+    linear = {"linear", rows, cols, random_values(rows * cols, 10 + i, shape.scale), {}};
     if (shape.bias) linear.bias = random_values(rows, 20 + i, 0.3f);
   }
   block.input_norm = random_values(shape.hidden, 1, 0.2f, 1.f);

@@ -44,13 +44,13 @@ class DeviceRounding {
         {&shrink_mean_, &shrink_high_}, {&shrink_square_, &shrink_high_}};
     for (const auto& [moment, of] : moments) moment->resize(of->size());
     const auto number = static_cast<float>(step.number);
-    cuda::adam_rounding(parameters(),
-                        {offset_mean_.data(), offset_square_.data(), stretch_mean_.data(),
-                         stretch_square_.data(), shrink_mean_.data(), shrink_square_.data()},
-                        gradient.data(),
-                        {step.rate, step.range_rate, 1.f - std::pow(0.9f, number),
-                         1.f - std::pow(0.98f, number)},
-                        fit_.stream());
+    cuda::adam_rounding(
+        parameters(),
+        {offset_mean_.data(), offset_square_.data(), stretch_mean_.data(), stretch_square_.data(),
+         shrink_mean_.data(), shrink_square_.data()},
+        gradient.data(),
+        {step.rate, step.range_rate, 1.f - std::pow(0.9f, number), 1.f - std::pow(0.98f, number)},
+        fit_.stream());
   }
 
   RoundingState state() const {

@@ -62,8 +62,7 @@ BasicDecoderBlock<Fit>::BasicDecoderBlock(BlockWeights weights,
 
 // y = x W^T + bias, or added to y.
 template <typename Fit>
-void BasicDecoderBlock<Fit>::linear(int index, const Array& x, int64_t tokens, float* y,
-                                    bool add) {
+void BasicDecoderBlock<Fit>::linear(int index, const Array& x, int64_t tokens, float* y, bool add) {
   const auto& linear = weights_.linears[static_cast<size_t>(index)];
   fit_.multiply(tokens, linear.rows, linear.cols, rows_of(x.data(), linear.cols),
                 transposed(linear.weight.data(), linear.cols), y, linear.rows, add);

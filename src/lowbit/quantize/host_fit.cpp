@@ -11,9 +11,9 @@ namespace lowbit {
 
 namespace {
 
-constexpr int64_t kRows = 16;              // of a thread's turn: a call a row would cost more
-constexpr int64_t kElements = 1 << 14;     // the same
-constexpr int64_t kColumns = 32;           // the same
+constexpr int64_t kRows = 16;           // of a thread's turn: a call a row would cost more
+constexpr int64_t kElements = 1 << 14;  // the same
+constexpr int64_t kColumns = 32;        // the same
 
 // Rotates the pairs (i, i + half) of one head.
 void rotate_head(float* head, const float* cos, const float* sin, int64_t half) {
@@ -118,8 +118,8 @@ void HostFit::inverse_squares(const float* x, int64_t rows, int64_t size, float*
   });
 }
 
-void HostFit::add_weighted_squares(const float* x, const float* weights, int64_t rows,
-                                   int64_t size, float* sums) {
+void HostFit::add_weighted_squares(const float* x, const float* weights, int64_t rows, int64_t size,
+                                   float* sums) {
   for_shares(size, kColumns, [&](int64_t first, int64_t last) {
     for (int64_t row = 0; row < rows; ++row) {
       const float* values = x + row * size;
@@ -128,8 +128,8 @@ void HostFit::add_weighted_squares(const float* x, const float* weights, int64_t
   });
 }
 
-void HostFit::weighted_difference(float* y, const float* target, const float* weights,
-                                  int64_t rows, int64_t size, float* losses) {
+void HostFit::weighted_difference(float* y, const float* target, const float* weights, int64_t rows,
+                                  int64_t size, float* losses) {
   pool_.parallel_for(rows, [&](int64_t row, int) {
     float* values = y + row * size;
     const float* wanted = target + row * size;

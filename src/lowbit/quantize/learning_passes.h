@@ -193,10 +193,9 @@ class BasicRefinement : public Refinement {
       : job_(job),
         fit_(Kit::fit(job.pool)),
         embedding_(load_embedding(job.checkpoint, job.config)),
-        loss_(Kit::loss(fit_,
-                        job.checkpoint.load_vector("model.norm.weight", job.config.hidden_size),
-                        static_cast<float>(job.config.rms_norm_eps), head_of(job, embedding_),
-                        job.pool)),
+        loss_(Kit::loss(
+            fit_, job.checkpoint.load_vector("model.norm.weight", job.config.hidden_size),
+            static_cast<float>(job.config.rms_norm_eps), head_of(job, embedding_), job.pool)),
         order_(static_cast<int64_t>(job.data.windows.size()), job.seed) {}
 
   void add_block(BlockWeights original, const BlockSchemes& schemes,
@@ -210,8 +209,7 @@ class BasicRefinement : public Refinement {
     }
     BlockWeights weights = block->original;
     if (!decoder_) {
-      decoder_ =
-          std::make_unique<BasicDecoderBlock<Fit>>(weights, job_.rope, Kit::fit(job_.pool));
+      decoder_ = std::make_unique<BasicDecoderBlock<Fit>>(weights, job_.rope, Kit::fit(job_.pool));
     }
     for (size_t n = 0; n < kBlockLinears; ++n) {
       if (block->roundings[n]) weights.linears[n].weight.clear();

@@ -38,8 +38,7 @@ void Fit::upload(std::span<const float> from, float* to) {
 }
 
 void Fit::download(const float* from, std::span<float> to) {
-  LOWBIT_CUDA(
-      cudaMemcpyAsync(to.data(), from, to.size_bytes(), cudaMemcpyDeviceToHost, stream()));
+  LOWBIT_CUDA(cudaMemcpyAsync(to.data(), from, to.size_bytes(), cudaMemcpyDeviceToHost, stream()));
   LOWBIT_CUDA(cudaStreamSynchronize(stream()));
 }
 

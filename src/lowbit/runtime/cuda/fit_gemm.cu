@@ -51,16 +51,15 @@ __device__ void copy_async(float* to, const float* from, int valid_bytes) {
   }
 }
 
-// Copies the slice [first_row, +kTile) x [first_depth, +kDepth), zeros beyond the matrix. kDeep: the
-// depth is contiguous; kWidth: elements a copy.
+// Copies the slice [first_row, +kTile) x [first_depth, +kDepth), zeros beyond the matrix. kDeep:
+// the depth is contiguous; kWidth: elements a copy.
 template <bool kDeep, int kWidth>
 __device__ void load_slice(const Operand& x, int64_t depth, int64_t first_row, int64_t first_depth,
                            float* out) {
   constexpr int kInner = (kDeep ? kDepth : kTile) / kWidth;
   constexpr int kOuter = kDeep ? kTile : kDepth;
-  const int64_t inner_first = kDeep ? first_depth : first_row,
-                inner_end = kDeep ? depth : x.rows, outer_first = kDeep ? first_row : first_depth,
-                outer_end = kDeep ? x.rows : depth;
+  const int64_t inner_first = kDeep ? first_depth : first_row, inner_end = kDeep ? depth : x.rows,
+                outer_first = kDeep ? first_row : first_depth, outer_end = kDeep ? x.rows : depth;
 #pragma unroll
   for (int at = static_cast<int>(threadIdx.x); at < kInner * kOuter; at += kThreads) {
     const int outer = at / kInner, inner = at % kInner * kWidth;
@@ -75,8 +74,7 @@ __device__ void load_slice(const Operand& x, int64_t depth, int64_t first_row, i
 
 template <bool kDeep>
 __device__ unsigned element(const float* slice, int row, int depth) {
-  const float value =
-      kDeep ? slice[row * kDeepStride + depth] : slice[depth * kWideStride + row];
+  const float value = kDeep ? slice[row * kDeepStride + depth] : slice[depth * kWideStride + row];
   unsigned rounded;
   asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded) : "f"(value));
   return rounded;
@@ -166,7 +164,8 @@ using Kernel = void (*)(Problem);
 
 template <int kWidth>
 Kernel kernel_of(bool deep_a, bool deep_b) {
-  if (deep_a) return deep_b ? multiply_kernel<true, true, kWidth> : multiply_kernel<true, false, kWidth>;
+  if (deep_a)
+    return deep_b ? multiply_kernel<true, true, kWidth> : multiply_kernel<true, false, kWidth>;
   return deep_b ? multiply_kernel<false, true, kWidth> : multiply_kernel<false, false, kWidth>;
 }
 

@@ -11,8 +11,8 @@
 
 namespace lowbit::cuda {
 
-// Where the matrices of one of many products of a shape begin, in elements from the first's: product
-// z is head z % heads of sequence z / heads.
+// Where the matrices of one of many products of a shape begin, in elements from the first's:
+// product z is head z % heads of sequence z / heads.
 struct GemmOffsets {
   int64_t sequence = 0;
   int64_t head = 0;

@@ -319,8 +319,8 @@ __device__ float adam_move(float* mean, float* square, float slope, const Roundi
   return *mean / step.whole_mean / (sqrtf(*square / step.whole_square) + 1e-10f);
 }
 
-__global__ void adam_rounding_kernel(RoundingParameters r, RoundingMoments m,
-                                     const float* gradient, RoundingStep step) {
+__global__ void adam_rounding_kernel(RoundingParameters r, RoundingMoments m, const float* gradient,
+                                     RoundingStep step) {
   const int64_t group = warp_index();
   if (group >= r.groups) return;
   const Grid g = grid_of(r, group);
@@ -346,10 +346,10 @@ __global__ void adam_rounding_kernel(RoundingParameters r, RoundingMoments m,
 }  // namespace
 
 // Launches a kernel of kThreads threads a block.
-#define LOWBIT_FIT_LAUNCH(kernel, blocks, ...)             \
-  do {                                                     \
+#define LOWBIT_FIT_LAUNCH(kernel, blocks, ...)              \
+  do {                                                      \
     kernel<<<(blocks), kThreads, 0, stream>>>(__VA_ARGS__); \
-    LOWBIT_CUDA(cudaGetLastError());                       \
+    LOWBIT_CUDA(cudaGetLastError());                        \
   } while (0)
 
 void add_bias(float* y, const float* bias, int64_t rows, int64_t size, cudaStream_t stream) {
@@ -377,9 +377,8 @@ void causal_softmax(float* scores, const ScoreRows& rows, cudaStream_t stream) {
 
 void causal_softmax_backward(const float* probabilities, float* slopes, const ScoreRows& rows,
                              const OutputRows& outputs, cudaStream_t stream) {
-  LOWBIT_FIT_LAUNCH(causal_softmax_backward_kernel,
-                    blocks_for(rows.matrices * rows.length, kWarps), probabilities, slopes, rows,
-                    outputs);
+  LOWBIT_FIT_LAUNCH(causal_softmax_backward_kernel, blocks_for(rows.matrices * rows.length, kWarps),
+                    probabilities, slopes, rows, outputs);
 }
 
 void swiglu(const float* gate, const float* up, float* out, int64_t count, cudaStream_t stream) {

@@ -25,8 +25,8 @@ void rms_norm(const NormRows& norm, float* out, cudaStream_t stream);
 void rms_norm_backward(const NormRows& norm, const float* dout, float* dx, bool add,
                        cudaStream_t stream);
 
-// Rotates the pairs (i, i + dim / 2) of x[tokens][heads][dim], or turns them back; the position of a
-// token is its number modulo `length`. cos, sin: [positions][dim / 2]
+// Rotates the pairs (i, i + dim / 2) of x[tokens][heads][dim], or turns them back; the position of
+// a token is its number modulo `length`. cos, sin: [positions][dim / 2]
 struct Rotation {
   const float *cos, *sin;
   int64_t tokens, length, heads, dim;
@@ -73,12 +73,12 @@ struct RoundingParameters {
   int64_t groups, size;  // of all rows together; weights of a group
   int bits;
   bool symmetric;
-  const float* weight;               // [groups][size]
-  float* offsets;                    // [groups][size]
-  float *first, *stretch;            // [groups]
-  float *second, *shrink_high;       // [groups], null if symmetric
+  const float* weight;          // [groups][size]
+  float* offsets;               // [groups][size]
+  float *first, *stretch;       // [groups]
+  float *second, *shrink_high;  // [groups], null if symmetric
 };
-struct RoundingMoments {  // of Adam: means and mean squares
+struct RoundingMoments {                 // of Adam: means and mean squares
   float *offset_mean, *offset_square;    // [groups][size]
   float *stretch_mean, *stretch_square;  // [groups]
   float *shrink_mean, *shrink_square;    // [groups], null if symmetric
