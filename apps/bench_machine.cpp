@@ -135,6 +135,7 @@ std::vector<RooflinePoint> measure_layers(const RooflineCommand& command, const 
   RandomModelOptions random;
   random.shape = command.shape;
   random.layers = 1;
+  random.format = random.head = format_by_name("w4_g128");
   const auto checkpoint =
       command.shape.empty() ? open_checkpoint(command.model) : make_random_model(random);
   const ModelConfig config =
