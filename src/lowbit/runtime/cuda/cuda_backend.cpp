@@ -1,6 +1,7 @@
 #include "lowbit/runtime/cuda/cuda_backend.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <map>
@@ -118,6 +119,7 @@ class CudaBackend : public HostBackend {
     cudaGraphExec_t graph = nullptr;  // null: has run once, unrecorded, and so reserved its memory
   };
   void check_tensor_cores();
+  void allow_chains();
   void forget_recordings();
   void record(Recording& recording, const std::function<void()>& calls);
   void attend(const Tensor& qkv, const AttentionShape& shape, const KvCache& cache, int64_t layer,
@@ -141,6 +143,7 @@ class CudaBackend : public HostBackend {
   size_t workspace_bytes_ = 0;
   std::shared_ptr<void> arrivals_;  // zeros between launches
   int64_t arrival_count_ = 0;
+  std::shared_ptr<void> chain_arrivals_;  // of blocks of threads, counted for ever
   std::map<RecordingKey, Recording> recordings_;
   void* staging_ = nullptr;  // pinned, for copies to the host
   size_t staging_bytes_ = 0;
@@ -164,6 +167,25 @@ CudaBackend::CudaBackend(const BackendOptions& options) : HostBackend(options.th
   cuda::sync_each_kernel(options.sync_each_kernel);
   plain_attention_ = environment_variable("LOWBIT_CUDA_ATTENTION") == "plain";
   check_tensor_cores();
+  allow_chains();
+}
+
+// The backend that may chain products: of two such kernels at a time, each could wait for
+// multiprocessors that the other holds.
+std::atomic<const void*> g_chaining{nullptr};
+
+void CudaBackend::allow_chains() {
+  if (!cuda::has_wgmma() || linears_->exact || !linears_->forced_kernel.empty()) return;
+  const std::string longest = environment_variable("LOWBIT_CUDA_CHAIN");
+  const int asked = longest.size() == 1 ? longest[0] - '0' : cuda::kMostLinks;
+  const void* none = nullptr;
+  if (asked <= 0 || !g_chaining.compare_exchange_strong(none, this)) return;
+  constexpr size_t kBytes = sizeof(uint64_t) * (cuda::kMostLinks - 1);
+  chain_arrivals_ = cuda::allocate(kBytes, "counters");
+  LOWBIT_CUDA(cudaMemsetAsync(chain_arrivals_.get(), 0, kBytes, stream_));
+  linears_->chain.set_device(linears_->processors, linears_->shared_bytes, stream_);
+  linears_->chain.allow(std::min(asked, cuda::kMostLinks),
+                        static_cast<uint64_t*>(chain_arrivals_.get()));
 }
 
 // Falls back to the kernels that rest on nothing, and says so in the description.
@@ -183,6 +205,8 @@ void CudaBackend::check_tensor_cores() {
 
 CudaBackend::~CudaBackend() {
   if (stream_ != nullptr) cudaStreamSynchronize(stream_);
+  const void* self = this;
+  g_chaining.compare_exchange_strong(self, nullptr);
   forget_recordings();
   if (staging_ != nullptr) cudaFreeHost(staging_);
   if (stream_ != nullptr) cudaStreamDestroy(stream_);
@@ -290,14 +314,14 @@ void CudaBackend::run_step(const StepBatch& batch, const KvCache& cache, const v
                            const std::function<void()>& calls) {
   begin_step(batch);
   if (!records_ || cuda::watching() || !step_.decodes() || batch.size() > kRecordedTokens) {
-    return calls();
+    return linears_->chain.run(calls);
   }
   if (recordings_.size() > kMostRecordings) forget_recordings();
   const RecordingKey key{calls_of, cache.data.data, batch.size(),
                          static_cast<int64_t>(batch.logit_rows.size()), attention_pages()};
   const auto [found, fresh] = recordings_.try_emplace(key);
   // The first time the calls reserve what memory they need, which would forget the recordings.
-  if (fresh) return calls();
+  if (fresh) return linears_->chain.run(calls);
   check_blocks("step", cache);
   if (found->second.graph == nullptr) record(found->second, calls);
   LOWBIT_CUDA(cudaGraphLaunch(found->second.graph, stream_));
@@ -307,7 +331,7 @@ void CudaBackend::record(Recording& recording, const std::function<void()>& call
   LOWBIT_CUDA(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal));
   cudaGraph_t graph = nullptr;
   try {
-    calls();
+    linears_->chain.run(calls);
   } catch (...) {
     cudaStreamEndCapture(stream_, &graph);
     if (graph != nullptr) cudaGraphDestroy(graph);
@@ -344,6 +368,7 @@ std::vector<double> CudaBackend::times(const std::function<void()>& calls, int r
 }
 
 void CudaBackend::zero(Tensor& x) {
+  linears_->chain.flush();
   LOWBIT_CUDA(cudaMemsetAsync(x.data, 0, static_cast<size_t>(x.bytes()), stream_));
 }
 
@@ -351,6 +376,12 @@ void CudaBackend::add_rms_norm(Tensor& residual, const Tensor& hidden, const Ten
                                float eps, Tensor& out) {
   check_norm(residual, hidden, weight, out);
   if (hidden.rows == 0) return;
+  if (hidden.rows == 1 &&
+      linears_->chain.add_rms_norm(residual.as<float>(), hidden.as<float>(), weight.as<float>(),
+                                   count_of(hidden.cols), eps, out.as<float>())) {
+    return;
+  }
+  linears_->chain.flush();
   cuda::launch_add_rms_norm(residual.as<float>(), hidden.as<float>(), weight.as<float>(),
                             count_of(hidden.rows), count_of(hidden.cols), eps, out.as<float>(),
                             stream_);
@@ -359,6 +390,7 @@ void CudaBackend::add_rms_norm(Tensor& residual, const Tensor& hidden, const Ten
 void CudaBackend::qk_norm(Tensor& qkv, const AttentionShape& shape, const Tensor& q_weight,
                           const Tensor& k_weight, float eps) {
   check_qk_norm(qkv, shape, q_weight, k_weight);
+  linears_->chain.flush();
   cuda::launch_qk_norm(qkv.as<float>(), dims_of(shape), q_weight.as<float>(), k_weight.as<float>(),
                        count_of(qkv.rows), eps, stream_);
 }
@@ -366,6 +398,7 @@ void CudaBackend::qk_norm(Tensor& qkv, const AttentionShape& shape, const Tensor
 void CudaBackend::rope_and_store(Tensor& qkv, const AttentionShape& shape, const Tensor& cos,
                                  const Tensor& sin, KvCache& cache, int64_t layer) {
   check_rope(qkv, shape, cos, sin, cache, layer);
+  linears_->chain.flush();
   cuda::launch_rope_store(qkv.as<float>(), dims_of(shape), step_.view(), cos.as<float>(),
                           sin.as<float>(), view_of(cache, layer), stream_);
 }
@@ -389,6 +422,7 @@ void CudaBackend::rope_and_attend(Tensor& qkv, const AttentionShape& shape, cons
 // cos, sin: null if q has been rotated, and k and v stored.
 void CudaBackend::attend(const Tensor& qkv, const AttentionShape& shape, const KvCache& cache,
                          int64_t layer, const float* cos, const float* sin, Tensor& out) {
+  linears_->chain.flush();
   cuda::AttentionLaunch a;
   a.cos = cos;
   a.sin = sin;
@@ -472,6 +506,11 @@ int32_t* CudaBackend::arrivals(int64_t count) {
 void CudaBackend::silu_mul(const Tensor& gate_up, Tensor& out) {
   check_silu(gate_up, out);
   if (out.size() == 0) return;
+  if (out.rows == 1 &&
+      linears_->chain.silu_mul(gate_up.as<float>(), count_of(out.cols), out.as<float>())) {
+    return;
+  }
+  linears_->chain.flush();
   cuda::launch_silu_mul(gate_up.as<float>(), count_of(out.rows), count_of(out.cols),
                         out.as<float>(), stream_);
 }
@@ -479,6 +518,7 @@ void CudaBackend::silu_mul(const Tensor& gate_up, Tensor& out) {
 void CudaBackend::gather_rows(const Tensor& x, std::span<const int32_t> rows, Tensor& out) {
   check_gather(x, rows, out);
   if (rows.empty()) return;
+  linears_->chain.flush();
   cuda::launch_gather_rows(x.as<float>(), linears_->device_ids(rows), count_of(out.rows),
                            count_of(out.cols), out.as<float>(), stream_);
 }

@@ -112,6 +112,36 @@ bool stream_fits(const PackedMatrix& matrix, const LinearInput& input, int share
 // y[t][row] for few tokens; y_stride in floats.
 void launch_linear_stream(const PackedMatrix& matrix, const LinearInput& input, float* y,
                           int64_t y_stride, int processors, cudaStream_t stream);
+
+// A product of one token, of some that follow one another in one kernel (linear_chain_sm90.cu).
+struct ChainLink {
+  enum class Output { kStore, kAdd, kGate };
+
+  PackedMatrix matrix;
+  const float* x = nullptr;     // [cols]
+  const float* norm = nullptr;  // [cols]: the inputs are x / rms(x) * norm. Null: x
+  float eps = 0;                // of the norm
+  float* normed = nullptr;      // [cols]: the inputs, if there is a norm
+  // y = product; y += product; y[i] = silu(product[i]) * product[rows / 2 + i]
+  Output output = Output::kStore;
+  float* y = nullptr;
+  float* products = nullptr;  // [rows], of kGate
+};
+constexpr int kMostLinks = 4;
+struct ChainLaunch {
+  ChainLink links[kMostLinks];
+  int count = 0;
+  uint64_t* arrivals = nullptr;  // [kMostLinks - 1], of all launches, zeros at first
+};
+// Whether it can be a link of a chain; whether two can be links of one.
+bool chain_fits(const ChainLink& link, int shared_bytes);
+bool chains(const PackedMatrix& a, const PackedMatrix& b);
+// The bits of launch_linear_stream and, between the products, of launch_add_rms_norm and
+// launch_silu_mul. Chains on one device must follow one another: two at a time would wait for each
+// other's multiprocessors, for ever.
+void launch_linear_chain(const ChainLaunch& chain, int processors, int shared_bytes,
+                         cudaStream_t stream);
+
 // What linear_tile multiplies: inputs made ready by a first kernel.
 struct PreparedInput {
   uint16_t* values = nullptr;  // [columns][units * 128]

@@ -50,6 +50,7 @@ class CudaLinear : public Linear {
   void embed(std::span<const int32_t> ids, Tensor& out) const override {
     check_embed_operands(*this, ids, out);
     if (ids.empty()) return;
+    environment_->chain.flush();
     const int32_t* device = environment_->device_ids(ids);
     const int count = static_cast<int>(ids.size());
     for (const Piece& piece : pieces_) {
@@ -94,6 +95,8 @@ class CudaLinear : public Linear {
   void multiply(const Piece& piece, const Tensor& x, float* y) const {
     LinearEnvironment& e = *environment_;
     const PackedMatrix& m = piece.weight.matrix;
+    if (x.rows == 1 && m.codes != nullptr && e.chain.product(m, x.as<float>(), y)) return;
+    e.chain.flush();
     if (piece.weight.plain != nullptr) {
       launch_linear_f32(piece.weight.plain, m.bias, x.as<float>(), static_cast<int>(x.rows), m.rows,
                         m.cols, y, rows_, e.stream);
