@@ -7,7 +7,7 @@
 namespace lowbit::cpu {
 namespace {
 
-// Tiles 0 to 3 hold products, 4 and 5 activations, 6 and 7 weights.
+// Tiles 0 and 1 hold products, 4 activations, 6 weights.
 struct AmxTiles {
   // `cols` columns are multiplied.
   static inline void configure(int cols) {
@@ -21,30 +21,19 @@ struct AmxTiles {
 
   static inline void release() { _tile_release(); }
 
-  // products = x * w for kCount tiles of 16 tokens and two vectors of weights, `weights_step` bytes
-  // apart.
-  template <int kCount>
-  static inline void multiply(const int8_t* x, int64_t stride, const uint8_t* weights,
-                              int64_t weights_step, Products& products) {
+  // products = x * w for 16 tokens, `stride` apart, and a vector of weights.
+  static inline void multiply(int64_t cell, const int8_t* x, int64_t stride,
+                              const uint8_t* weights, Products& products) {
     _tile_loadd(6, weights, 64);
-    _tile_loadd(7, weights + weights_step, 64);
     _tile_loadd(4, x, stride);
-    _tile_zero(0);
-    _tile_dpbssd(0, 4, 6);
-    _tile_zero(1);
-    _tile_dpbssd(1, 4, 7);
-    if constexpr (kCount == 2) {
-      _tile_loadd(5, x + kTileTokens * stride, stride);
-      _tile_zero(2);
-      _tile_dpbssd(2, 5, 6);
-      _tile_zero(3);
-      _tile_dpbssd(3, 5, 7);
-    }
-    _tile_stored(0, products[0][0], 64);
-    _tile_stored(1, products[0][1], 64);
-    if constexpr (kCount == 2) {
-      _tile_stored(2, products[1][0], 64);
-      _tile_stored(3, products[1][1], 64);
+    if (cell % 2 == 0) {
+      _tile_zero(0);
+      _tile_dpbssd(0, 4, 6);
+      _tile_stored(0, products, 64);
+    } else {
+      _tile_zero(1);
+      _tile_dpbssd(1, 4, 6);
+      _tile_stored(1, products, 64);
     }
     // g++ does not see that tile stores write memory.
     __asm__ volatile("" : : "r"(&products) : "memory");
