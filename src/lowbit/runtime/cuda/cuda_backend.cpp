@@ -171,8 +171,8 @@ void CudaBackend::check_tensor_cores() {
   const std::string& forced = linears_->forced_kernel;
   linears_->rounded = !linears_->exact && (forced.empty() || forced == "wgmma");
   if (linears_->rounded && linears_->forced_layout.empty()) {
-    const bool agree = cuda::rounded_products_agree(
-        *this, [this](bool rounded) { linears_->rounded = rounded; });
+    const bool agree =
+        cuda::rounded_products_agree(*this, [this](bool rounded) { linears_->rounded = rounded; });
     if (!agree) fallbacks_ += ", rounded inputs as halves";
     forget_input_bits();
   }

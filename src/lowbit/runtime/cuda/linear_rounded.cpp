@@ -50,8 +50,8 @@ RoundedMaps maps_of(const PackedMatrix& m, const PackedMatrix* halves) {
   }
   if (halves != nullptr) {
     const int half_bytes = lane_words(Storage::kF16) * 512;
-    maps.outliers = map_of_bytes(halves->codes, tiles, int64_t{halves->units} * half_bytes, kTileBox,
-                                 half_bytes * kOutlierCols / kUnitCols);
+    maps.outliers = map_of_bytes(halves->codes, tiles, int64_t{halves->units} * half_bytes,
+                                 kTileBox, half_bytes * kOutlierCols / kUnitCols);
   }
   return maps;
 }
@@ -83,9 +83,9 @@ RoundedPiece make_rounded(std::span<const LinearWeight> parts, const PackedWeigh
   piece.limit = first.scheme.code == Code::kE4M3
                     ? kE4M3Max
                     : static_cast<float>((1 << (piece.input_bits - 1)) - 1);
-  piece.rounding = first.scheme.code == Code::kE4M3     ? Rounding::kE4M3
-                   : m.storage == Storage::kInt4 ? Rounding::kInt4
-                                                 : Rounding::kInt8;
+  piece.rounding = first.scheme.code == Code::kE4M3 ? Rounding::kE4M3
+                   : m.storage == Storage::kInt4    ? Rounding::kInt4
+                                                    : Rounding::kInt8;
   if (first.outliers) {
     view_outliers(first, (m.cols + kUnitCols - 1) / kUnitCols, piece, environment.stream);
   }
@@ -104,11 +104,10 @@ void multiply_rounded(const PackedMatrix& matrix, const RoundedPiece& piece, con
   input.stride = (int64_t{tokens} + kRoundedTokens - 1) / kRoundedTokens * kRoundedTokens;
   const auto columns = static_cast<size_t>(input.stride);
   const size_t row_units = static_cast<size_t>(matrix.units + outlier_units);
-  input.codes = static_cast<uint8_t*>(
-      e.prepared.reserve(columns * row_units * kUnitCols, e.stream));
+  input.codes =
+      static_cast<uint8_t*>(e.prepared.reserve(columns * row_units * kUnitCols, e.stream));
   input.outliers = input.codes + columns * static_cast<size_t>(matrix.units) * kUnitCols;
-  input.scales =
-      static_cast<float*>(e.row_scales.reserve(2 * columns * sizeof(float), e.stream));
+  input.scales = static_cast<float*>(e.row_scales.reserve(2 * columns * sizeof(float), e.stream));
   input.outlier_scales = input.scales + columns;
   launch_round_inputs(matrix, x, tokens, piece.rounding, piece.limit, piece.outliers, input,
                       e.stream);

@@ -14,8 +14,8 @@ namespace lowbit::cuda {
 struct RoundedPiece {
   int input_bits = 0;  // 0: as they come
   Rounding rounding = Rounding::kInt8;
-  float limit = 0;     // the largest code
-  bool fast = false;   // linear_rounded multiplies it
+  float limit = 0;      // the largest code
+  bool fast = false;    // linear_rounded multiplies it
   PackedWeight halves;  // fast: of the outliers, if there are any
   OutlierView outliers;
   std::vector<std::shared_ptr<void>> storage;  // of what `outliers` views

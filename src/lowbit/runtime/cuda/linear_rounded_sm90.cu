@@ -8,6 +8,7 @@
 // Numerics  See rounded.h. Outliers are multiplied last, on top of the scaled sums.
 // Bound     Few tokens: bytes / HBM bandwidth. Many: 2 * rows * cols * tokens / the tensor cores'.
 #include <algorithm>
+#include <limits>
 #include <type_traits>
 
 #include "lowbit/runtime/cuda/launch.cuh"
@@ -39,9 +40,10 @@ struct Kind {
   static constexpr int kColumns = kColumns_;
   static constexpr bool kInteger = is_integer(kStorage);
   static constexpr bool kFolds = !kInteger || kGrouped;  // fp32 sums of units' sums
+  static constexpr int kPieces = pieces_of(kFolds);
   static constexpr Product kProduct = kInteger ? Product::kInt8 : Product::kE4M3;
   using Sum = std::conditional_t<kInteger, int32_t, float>;
-  using Raw = Sum[kColumns / 2];      // as wgmma leaves them
+  using Raw = Sum[kColumns / 2];       // as wgmma leaves them
   using Floats = float[kColumns / 2];  // see Sums in wide.cuh
 };
 
@@ -70,8 +72,9 @@ struct RoundedProduct {
   int64_t y_stride;
 };
 
+template <typename K>
 __device__ inline int first_unit(const PackedMatrix& m, int piece) {
-  return piece * m.units / kPieces;
+  return piece * m.units / K::kPieces;
 }
 
 // Pieces [first, last) of a tile that a cluster takes. Who has the first piece finishes the tile.
@@ -80,7 +83,9 @@ struct Item {
   __device__ bool finishes() const { return first == 0; }
 };
 
-// The items of a cluster: a run of the split tiles' pieces, then whole tiles.
+// The items of a cluster: of its run of the split tiles' pieces those that end a tile, whole tiles,
+// then the rest of the run, whose last tile others have begun to end by then.
+template <int kPieces>
 class Walk {
  public:
   __device__ explicit Walk(const RoundedPlan& plan) : plan_(plan) {
@@ -90,7 +95,8 @@ class Walk {
     whole_ = plan.split_tiles + cluster;
   }
   __device__ bool next(Item& item) {
-    if (piece_ < end_) {
+    const bool whole = whole_ < plan_.tiles();
+    if (piece_ < end_ && (piece_ % kPieces != 0 || !whole)) {
       item.tile = piece_ / kPieces;
       item.first = piece_ % kPieces;
       item.last = min(kPieces, item.first + end_ - piece_);
@@ -99,7 +105,7 @@ class Walk {
     }
     item = {whole_, 0, kPieces};
     whole_ += plan_.clusters;
-    return item.tile < plan_.tiles();
+    return whole;
   }
   // Of the block's tile, in tiles of 16 rows and in columns.
   __device__ void place(const Item& item, int columns, int& tile, int& column) const {
@@ -125,14 +131,14 @@ template <typename K>
 __device__ void produce_weights(const RoundedProduct& p, uint8_t* memory, uint64_t* full,
                                 uint64_t* empty) {
   Slot slot{p.stages};
-  Walk walk(p.plan);
+  Walk<K::kPieces> walk(p.plan);
   const int unit_words = p.stage.code_bytes / 8, record_words = p.stage.record_bytes / 8;
   for (Item item; walk.next(item);) {
     int tile, column;
     walk.place(item, K::kColumns, tile, column);
-    const int end = first_unit(p.m, item.last);
+    const int end = first_unit<K>(p.m, item.last);
 #pragma unroll 1
-    for (int unit = first_unit(p.m, item.first); unit < end; ++unit, slot.next()) {
+    for (int unit = first_unit<K>(p.m, item.first); unit < end; ++unit, slot.next()) {
       uint8_t* stage = memory + slot.index * p.stage.bytes;
       uint64_t* barrier = full + slot.index;
       barrier_wait(empty + slot.index, slot.phase ^ 1);
@@ -164,7 +170,7 @@ __device__ void produce_inputs(const RoundedProduct& p, uint8_t* memory, uint64_
   const int half = static_cast<int>(blockIdx.x) % kCluster * kHalf;
   const int64_t stride = p.x.stride * kRowBytes;
   Slot slot{p.stages};
-  Walk walk(p.plan);
+  Walk<K::kPieces> walk(p.plan);
   const auto copy = [&](const uint8_t* from) {
     uint64_t* barrier = full + slot.index;
     barrier_wait(empty + slot.index, slot.phase ^ 1);
@@ -176,9 +182,9 @@ __device__ void produce_inputs(const RoundedProduct& p, uint8_t* memory, uint64_
   for (Item item; walk.next(item);) {
     int tile, column;
     walk.place(item, K::kColumns, tile, column);
-    const int end = first_unit(p.m, item.last);
+    const int end = first_unit<K>(p.m, item.last);
 #pragma unroll 1
-    for (int unit = first_unit(p.m, item.first); unit < end; ++unit) {
+    for (int unit = first_unit<K>(p.m, item.first); unit < end; ++unit) {
       copy(p.x.codes + unit * stride + column * kRowBytes);
     }
     if (!item.finishes()) continue;
@@ -319,14 +325,13 @@ __device__ void fold_units(const RoundedProduct& p, Ring& ring, const WarpPlace&
 template <typename K>
 __device__ uint4* partials_of(const RoundedProduct& p, int cluster, int piece) {
   const int group = static_cast<int>(blockIdx.x) % kCluster * kGroups + threadIdx.x / 128;
-  const int64_t pieces = K::kFolds ? kPieces : 1;
+  const int64_t pieces = K::kFolds ? K::kPieces : 1;
   const int64_t index = (cluster * pieces + (K::kFolds ? piece : 0)) * kCluster * kGroups + group;
   return reinterpret_cast<uint4*>(p.share.partials) + index * (K::kColumns / 8) * 128 +
          threadIdx.x % 128;
 }
 __device__ int32_t* flag_of(const RoundedProduct& p, int cluster) {
-  return p.share.flags +
-         (cluster * kCluster + static_cast<int>(blockIdx.x) % kCluster) * kGroups +
+  return p.share.flags + (cluster * kCluster + static_cast<int>(blockIdx.x) % kCluster) * kGroups +
          threadIdx.x / 128;
 }
 __device__ inline void meet_group() { named_sync(3 + static_cast<int>(threadIdx.x) / 128, 128); }
@@ -372,11 +377,11 @@ __device__ void publish_partials(const RoundedProduct& p) {
 // Adds what other clusters have of the tile whose pieces up to `last` this one has.
 template <typename K, typename T, int kCount>
 __device__ void collect_partials(const RoundedProduct& p, const Item& item, T (&sums)[kCount]) {
-  const int end = (item.tile + 1) * kPieces;
+  const int end = (item.tile + 1) * K::kPieces;
   int cluster = static_cast<int>(blockIdx.x) / kCluster + 1;
 #pragma unroll 1
-  for (int piece = item.tile * kPieces + item.last; piece < end; ++cluster) {
-    const int next = min(end, Walk::begin(p.plan, cluster + 1));
+  for (int piece = item.tile * K::kPieces + item.last; piece < end; ++cluster) {
+    const int next = min(end, Walk<K::kPieces>::begin(p.plan, cluster + 1));
     if (next == piece) continue;
     int32_t* flag = flag_of(p, cluster);
     if (threadIdx.x % 128 == 0) await_flag(flag);
@@ -384,7 +389,7 @@ __device__ void collect_partials(const RoundedProduct& p, const Item& item, T (&
     if constexpr (K::kFolds) {
 #pragma unroll 1
       for (; piece < next; ++piece) {
-        add_partials(partials_of<K>(p, cluster, piece % kPieces), sums);
+        add_partials(partials_of<K>(p, cluster, piece % K::kPieces), sums);
       }
     } else {
       add_partials(partials_of<K>(p, cluster, 0), sums);
@@ -395,23 +400,76 @@ __device__ void collect_partials(const RoundedProduct& p, const Item& item, T (&
   }
 }
 
-// Scales the sums of a tile: `tile` and `column` are the warp's and the lane's first.
-template <typename K, typename T>
-__device__ void scale_sums(const RoundedProduct& p, int tile, int column, int lane,
-                           const T (&sums)[K::kColumns / 2], typename K::Floats& scaled) {
-  float2 rows = make_float2(1, 1);
-  if constexpr (!K::kGrouped) {
-    const int last = (p.m.rows + kTileRows - 1) / kTileRows - 1;
-    const int64_t record = static_cast<int64_t>(min(tile, last)) * p.m.record_bytes;
-    rows = row_scales<K::kStorage>(p.m, p.m.scales + record, lane);
+// What a tile's sums are multiplied by, and the bias: asked for before the products, which take
+// longer than memory. Each thread of a group has two rows, and some tokens for all of it.
+template <typename K>
+struct TileScales {
+  static constexpr int kHeld = (K::kColumns + 127) / 128;
+  uint2 rows = {};  // as they are stored
+  float bias[2] = {};
+  float tokens[kHeld], apart[kHeld];
+
+  // tile: the warp's; column: the tile's first.
+  __device__ TileScales(const RoundedProduct& p, int tile, int column) {
+    const int row = static_cast<int>(threadIdx.x) % 32 / 4, thread = threadIdx.x % 128;
+    if constexpr (!K::kGrouped) {
+      const int last = (p.m.rows + kTileRows - 1) / kTileRows - 1;
+      const uint8_t* record = p.m.scales + static_cast<int64_t>(min(tile, last)) * p.m.record_bytes;
+      if (p.m.scale_type == ScaleType::kF32) {
+        rows = reinterpret_cast<const uint2*>(record)[row];
+      } else {
+        rows.x = reinterpret_cast<const uint32_t*>(record)[row];
+      }
+    }
+    for (int i = 0; i < 2; ++i) {
+      const int at = tile * kTileRows + row + 8 * i;
+      if (p.m.bias != nullptr && at < p.m.rows) bias[i] = p.m.bias[at];
+    }
+#pragma unroll
+    for (int i = 0; i < kHeld; ++i) {
+      const int at = min(thread + 128 * i, K::kColumns - 1);
+      tokens[i] = p.x.scales[column + at];
+      apart[i] = p.outlier_units > 0 ? p.x.outlier_scales[column + at] : 1.f;
+    }
   }
+  __device__ float2 row_pair(const PackedMatrix& m) const {
+    if constexpr (K::kGrouped) return make_float2(1, 1);
+    return row_scales<K::kStorage>(m, reinterpret_cast<const uint8_t*>(&rows), 0);
+  }
+};
+
+// Shared memory of a group: the scales of the tile's tokens, and some of the result on its way out.
+constexpr int kOutTokens = 32, kOutRow = kGroupRows + 4;
+struct GroupMemory {
+  float tokens[kRoundedTokens], apart[kRoundedTokens];
+  float out[kOutTokens * kOutRow];
+};
+
+// Puts the tokens' scales where all of the group find them.
+template <typename K>
+__device__ void share_scales(const TileScales<K>& scales, GroupMemory& memory) {
+#pragma unroll
+  for (int i = 0; i < scales.kHeld; ++i) {
+    const int at = static_cast<int>(threadIdx.x) % 128 + 128 * i;
+    if (at < K::kColumns) memory.tokens[at] = scales.tokens[i], memory.apart[at] = scales.apart[i];
+  }
+  meet_group();
+}
+
+template <typename K, typename T>
+__device__ void scale_sums(const float2& rows, const float* scales,
+                           const T (&sums)[K::kColumns / 2], typename K::Floats& scaled) {
 #pragma unroll
   for (int e = 0; e < K::kColumns / 8; ++e) {
-    const float2 tokens = *reinterpret_cast<const float2*>(p.x.scales + column + 8 * e);
-    scaled[4 * e] = static_cast<float>(sums[4 * e]) * rows.x * tokens.x;
-    scaled[4 * e + 1] = static_cast<float>(sums[4 * e + 1]) * rows.x * tokens.y;
-    scaled[4 * e + 2] = static_cast<float>(sums[4 * e + 2]) * rows.y * tokens.x;
-    scaled[4 * e + 3] = static_cast<float>(sums[4 * e + 3]) * rows.y * tokens.y;
+    const float2 tokens = *reinterpret_cast<const float2*>(scales + 8 * e);
+    // Never fused with the addition of the bias: all kernels must round alike.
+    const auto scale = [&](int i, float row, float token) {
+      scaled[4 * e + i] = __fmul_rn(__fmul_rn(static_cast<float>(sums[4 * e + i]), row), token);
+    };
+    scale(0, rows.x, tokens.x);
+    scale(1, rows.x, tokens.y);
+    scale(2, rows.y, tokens.x);
+    scale(3, rows.y, tokens.y);
   }
 }
 
@@ -441,57 +499,93 @@ __device__ void add_outliers(const RoundedProduct& p, Ring& ring, const WarpPlac
   }
 }
 
-// Writes a lane's two rows of a tile.
+// Writes four rows of a token.
+__device__ inline void write_rows(const RoundedProduct& p, int row, int token, const float4& v) {
+  if (token >= p.tokens) return;
+  float* to = p.y + token * p.y_stride + row;
+  if (row + 4 <= p.m.rows && reinterpret_cast<uintptr_t>(to) % 16 == 0) {
+    *reinterpret_cast<float4*>(to) = v;
+    return;
+  }
+  const float values[4] = {v.x, v.y, v.z, v.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    if (row + i < p.m.rows) to[i] = values[i];
+  }
+}
+
+// Writes the group's 64 rows, through shared memory so that neighbouring rows of a token leave
+// together. row: of the group; column: of the tile.
 template <typename K>
-__device__ void write_sums(const RoundedProduct& p, int row, int column,
-                           const typename K::Floats& sums) {
+__device__ void write_sums(const RoundedProduct& p, int row, int column, int lane,
+                           const float (&bias)[2], const typename K::Floats& sums, float* out) {
+  constexpr int kTokens = K::kColumns < kOutTokens ? K::kColumns : kOutTokens;
+  const int thread = static_cast<int>(threadIdx.x) % 128;
+  const int in_row = thread / 32 * kTileRows + lane / 4, in_token = lane % 4 * 2;
+  const int out_row = thread % 16 * 4, out_token = thread / 16;
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const int at = row + 8 * half;
-    if (at >= p.m.rows) return;
-    const float bias = p.m.bias == nullptr ? 0.f : p.m.bias[at];
-    float* to = p.y + column * p.y_stride + at;
+  for (int first = 0; first < K::kColumns; first += kTokens) {
+    if (first > 0) meet_group();  // those before have been read
 #pragma unroll
-    for (int e = 0; e < K::kColumns / 8; ++e) {
+    for (int e = 0; e < kTokens / 8; ++e) {
 #pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        const int token = column + 8 * e + i;
-        if (token >= p.tokens) continue;
-        const float scale = p.outlier_units > 0 ? p.x.outlier_scales[token] : 1.f;
-        to[(8 * e + i) * p.y_stride] = fmaf(sums[4 * e + 2 * half + i], scale, bias);
+      for (int i = 0; i < 4; ++i) {
+        const int at = (8 * e + in_token + i % 2) * kOutRow + in_row + i / 2 * 8;
+        out[at] = __fadd_rn(sums[first / 2 + 4 * e + i], bias[i / 2]);
       }
+    }
+    meet_group();
+#pragma unroll
+    for (int i = 0; i < kTokens / 8; ++i) {
+      const int token = out_token + 8 * i;
+      const float4 v = *reinterpret_cast<const float4*>(out + token * kOutRow + out_row);
+      write_rows(p, row + out_row, column + first + token, v);
     }
   }
 }
 
-template <typename K>
-__device__ void finish(const RoundedProduct& p, Ring& ring, const WarpPlace& at, int tile,
-                       int column, typename K::Floats& scaled) {
-  if (p.outlier_units > 0) add_outliers<K>(p, ring, at, scaled);
-  write_sums<K>(p, tile * kTileRows + ring.lane / 4, column, scaled);
+// Scales, adds the outliers and writes: what is left to do with the sums of a tile. scaled: may be
+// the sums.
+template <typename K, typename T>
+__device__ void finish(const RoundedProduct& p, Ring& ring, const WarpPlace& at,
+                       const TileScales<K>& scales, int tile, int column, GroupMemory& memory,
+                       const T (&sums)[K::kColumns / 2], typename K::Floats& scaled) {
+  share_scales<K>(scales, memory);
+  const int mine = ring.lane % 4 * 2;
+  scale_sums<K>(scales.row_pair(p.m), memory.tokens + mine, sums, scaled);
+  if (p.outlier_units > 0) {
+    add_outliers<K>(p, ring, at, scaled);
+#pragma unroll
+    for (int i = 0; i < K::kColumns / 2; ++i) {
+      scaled[i] = __fmul_rn(scaled[i], memory.apart[mine + i / 4 * 8 + i % 2]);
+    }
+  }
+  write_sums<K>(p, tile / 4 * kGroupRows, column, ring.lane, scales.bias, scaled, memory.out);
 }
 
 template <typename K>
 __device__ void take_integers(const RoundedProduct& p, Ring& ring, const WarpPlace& at,
-                              const Item& item, int tile, int column) {
+                              const Item& item, int tile, int column, GroupMemory& memory) {
+  const TileScales<K> scales(p, tile, column);
   typename K::Raw sums;
 #pragma unroll
   for (auto& value : sums) value = 0;
-  add_units<K>(ring, at, first_unit(p.m, item.last) - first_unit(p.m, item.first), sums);
+  add_units<K>(ring, at, first_unit<K>(p.m, item.last) - first_unit<K>(p.m, item.first), sums);
   if (!item.finishes()) {
     leave_partials(partials_of<K>(p, static_cast<int>(blockIdx.x) / kCluster, 0), sums);
     publish_partials(p);
     return;
   }
-  if (item.last < kPieces) collect_partials<K>(p, item, sums);
+  if (item.last < K::kPieces) collect_partials<K>(p, item, sums);
   typename K::Floats scaled;
-  scale_sums<K>(p, tile, column, ring.lane, sums, scaled);
-  finish<K>(p, ring, at, tile, column, scaled);
+  finish<K>(p, ring, at, scales, tile, column, memory, sums, scaled);
 }
 
 template <typename K>
 __device__ void take_floats(const RoundedProduct& p, Ring& ring, const WarpPlace& at,
-                            const Turns& turns, const Item& item, int tile, int column) {
+                            const Turns& turns, const Item& item, int tile, int column,
+                            GroupMemory& memory) {
+  const TileScales<K> scales(p, tile, column);
   typename K::Raw part;
   typename K::Floats sums, total;
 #pragma unroll
@@ -500,8 +594,8 @@ __device__ void take_floats(const RoundedProduct& p, Ring& ring, const WarpPlace
   for (int piece = item.first; piece < item.last; ++piece) {
 #pragma unroll
     for (float& value : sums) value = 0;
-    fold_units<K>(p, ring, at, turns, first_unit(p.m, piece + 1) - first_unit(p.m, piece), part,
-                  sums);
+    fold_units<K>(p, ring, at, turns, first_unit<K>(p.m, piece + 1) - first_unit<K>(p.m, piece),
+                  part, sums);
     if (item.finishes()) {
 #pragma unroll
       for (int i = 0; i < K::kColumns / 2; ++i) total[i] += sums[i];
@@ -513,34 +607,32 @@ __device__ void take_floats(const RoundedProduct& p, Ring& ring, const WarpPlace
     publish_partials(p);
     return;
   }
-  if (item.last < kPieces) collect_partials<K>(p, item, total);
-  scale_sums<K>(p, tile, column, ring.lane, total, sums);
-  finish<K>(p, ring, at, tile, column, sums);
+  if (item.last < K::kPieces) collect_partials<K>(p, item, total);
+  finish<K>(p, ring, at, scales, tile, column, memory, total, sums);
 }
 
 template <typename K>
 __device__ void consume(const RoundedProduct& p, const uint8_t* memory, uint64_t* full,
-                        uint64_t* empty) {
+                        uint64_t* empty, GroupMemory* group_memory) {
   const int group = static_cast<int>(threadIdx.x) / 128, lane = static_cast<int>(threadIdx.x) % 32;
   const int place = static_cast<int>(threadIdx.x) / 32;  // the warp's tile in the block
   const WarpPlace at = {p.stage.codes + place * p.stage.code_bytes,
                         p.stage.codes + place * kOutlierTileBytes,
                         p.stage.records + place * p.stage.record_bytes};
-  constexpr bool kTurns = K::kFolds && K::kColumns >= 128;
+  constexpr bool kTurns = K::kFolds && K::kInteger && K::kColumns >= 128;
   const Turns turns = kTurns ? Turns{1 + group, 2 - group} : Turns{};
   if (kTurns && group == 1) turns.pass();
   Ring ring{memory, full, empty, p.stage.bytes, lane, {p.stages}};
   grid_wait();
-  Walk walk(p.plan);
+  Walk<K::kPieces> walk(p.plan);
   for (Item item; walk.next(item);) {
     int tile, column;
     walk.place(item, K::kColumns, tile, column);
     tile += place;
-    column += lane % 4 * 2;
     if constexpr (K::kFolds) {
-      take_floats<K>(p, ring, at, turns, item, tile, column);
+      take_floats<K>(p, ring, at, turns, item, tile, column, group_memory[group]);
     } else {
-      take_integers<K>(p, ring, at, item, tile, column);
+      take_integers<K>(p, ring, at, item, tile, column, group_memory[group]);
     }
   }
   if (kTurns && group == 0) turns.wait();  // the last pass
@@ -552,9 +644,11 @@ __global__ void __launch_bounds__(kThreads, 1)
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ __align__(1024) uint8_t memory[];
   grid_start();
-  auto* full = reinterpret_cast<uint64_t*>(memory + p.stages * p.stage.bytes);
+  auto* groups = reinterpret_cast<GroupMemory*>(memory + p.stages * p.stage.bytes);
+  auto* full = reinterpret_cast<uint64_t*>(groups + kGroups);
   uint64_t* empty = full + p.stages;
   if (threadIdx.x == 0) {
+    prefetch_map(&p.maps.codes);
     for (int i = 0; i < p.stages; ++i) {
       barrier_init(full + i, 2);  // who copies weights, and who copies inputs
       barrier_init(empty + i, kGroups * 4 * kCluster);
@@ -563,20 +657,23 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
   __syncthreads();
   cluster_arrive();
-  cluster_wait();
   if (threadIdx.x / 128 == kGroups) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kProducerRegisters));
     const int warp = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) % 128 / 32, 0);
-    if (warp == 0) {
-      if (elected()) produce_weights<K>(p, memory, full, empty);
-    } else if (warp == 1) {
+    // Weights come to this block alone, which need not wait for the other.
+    if (warp == 0 && elected()) produce_weights<K>(p, memory, full, empty);
+    __syncwarp();
+    cluster_wait();
+    if (warp == 1) {
       grid_wait();
       if (elected()) produce_inputs<K>(p, memory, full, empty);
     }
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kConsumerRegisters));
-    consume<K>(p, memory, full, empty);
+    cluster_wait();
+    consume<K>(p, memory, full, empty, groups);
   }
+  __syncwarp();
   cluster_arrive();  // none may end while the other may still write to it
   cluster_wait();
 #endif
@@ -584,7 +681,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 template <typename K>
 void launch_kind(RoundedProduct p, cudaStream_t stream) {
-  constexpr int kFixed = 256;  // barriers
+  constexpr int kFixed = kGroups * static_cast<int>(sizeof(GroupMemory)) + 256;  // and barriers
   p.stages = std::min(12, (kMostShared - kFixed) / p.stage.bytes);
   launch_cluster(linear_rounded<K>, dim3(static_cast<unsigned>(p.plan.clusters * kCluster)),
                  kThreads, static_cast<size_t>(kFixed + p.stages * p.stage.bytes), kCluster, stream,
@@ -622,30 +719,62 @@ bool is_grouped(const PackedMatrix& m) { return m.records > 1; }
 bool folds(const PackedMatrix& m) { return is_grouped(m) || !is_integer(m.storage); }
 int parts_of(int count, int size) { return (count + size - 1) / size; }
 
-}  // namespace
-
-RoundedPlan plan_rounded(const PackedMatrix& m, int tokens, int processors) {
+// A plan whose clusters have `most` pieces of split tiles at most (all of a tile: none is split).
+RoundedPlan make_plan(const PackedMatrix& m, int tokens, int columns, int most, int pairs) {
+  const int pieces = pieces_of(folds(m));
   RoundedPlan plan;
-  plan.columns = tokens <= 16 ? 16 : tokens <= 64 ? 64 : 128;
-  const int doubled = 2 * plan.columns;
-  if (tokens > 128 && !folds(m) && parts_of(tokens, 128) % 2 == 0) plan.columns = doubled;
+  plan.columns = columns;
   plan.row_pairs = parts_of(m.rows, kCluster * kBlockRows);
-  plan.column_tiles = parts_of(tokens, plan.columns);
-  const int most = std::max(1, processors / kCluster);
-  plan.clusters = std::min(most, plan.tiles() * kPieces);
-  // Tiles that fill the last round only in part are split if that saves a quarter of it.
+  plan.column_tiles = parts_of(tokens, columns);
+  plan.clusters = std::min(pairs, plan.tiles() * pieces);
   plan.split_tiles = plan.tiles() % plan.clusters;
-  const int pieces = parts_of(plan.split_tiles * kPieces, plan.clusters);
-  const bool split = pieces <= kPieces * 3 / 4;
-  plan.split_clusters = split && pieces > 0 ? parts_of(plan.split_tiles * kPieces, pieces)
-                                            : plan.split_tiles;
+  plan.split_clusters = plan.split_tiles;
+  if (most < pieces) {
+    plan.split_clusters = std::min(plan.clusters, parts_of(plan.split_tiles * pieces, most));
+  }
   if (plan.tiles() < plan.clusters) plan.clusters = std::max(1, plan.split_clusters);
   return plan;
 }
 
+// What a product takes on an H200, in microseconds, as far as plans differ.
+double time_of(const PackedMatrix& m, const RoundedPlan& plan, int pairs) {
+  struct Cost {
+    double unit, tile, share;  // 128 columns of a tile; its end; adding what another left
+  };
+  constexpr Cost kIntegers[] = {{0.20, 1, 0.5}, {0.30, 1, 1}, {0.42, 1.5, 2}, {0.74, 3, 4}};
+  constexpr Cost kFloats[] = {{0.25, 1, 0.5}, {0.38, 1, 1.5}, {0.54, 1.5, 3}, {0, 0, 0}};
+  const int size = plan.columns == 16 ? 0 : plan.columns == 64 ? 1 : plan.columns == 128 ? 2 : 3;
+  const Cost& cost = (folds(m) ? kFloats : kIntegers)[size];
+  const int pieces = pieces_of(folds(m)), whole = plan.tiles() / std::max(plan.clusters, pairs);
+  const int split = parts_of(plan.split_tiles * pieces, std::max(1, plan.split_clusters));
+  const int others = plan.split_tiles == 0 ? 0 : parts_of(pieces, std::max(1, split)) - 1;
+  const double busy = (whole + static_cast<double>(split) / pieces) * m.units * cost.unit +
+                      (whole + (split > 0)) * cost.tile +
+                      others * cost.share * (folds(m) ? split : 1);
+  const double bytes = static_cast<double>(m.rows) * m.units * lane_words(m.storage) * 32;
+  return std::max(busy, bytes / 4.0e6);
+}
+
+}  // namespace
+
+RoundedPlan plan_rounded(const PackedMatrix& m, int tokens, int processors) {
+  const int pairs = std::max(1, processors / kCluster);
+  RoundedPlan best;
+  double least = std::numeric_limits<double>::infinity();
+  for (const int columns : {16, 64, 128, 256}) {
+    if (columns == 256 && folds(m)) continue;
+    for (int most = 1; most <= pieces_of(folds(m)); ++most) {
+      const RoundedPlan plan = make_plan(m, tokens, columns, most, pairs);
+      const double time = time_of(m, plan, pairs);
+      if (time < least) least = time, best = plan;
+    }
+  }
+  return best;
+}
+
 int64_t rounded_partials(const RoundedPlan& plan, const PackedMatrix& m) {
   if (plan.split_clusters == plan.split_tiles) return 0;
-  return int64_t{plan.split_clusters} * (folds(m) ? kPieces : 1) * kCluster * kBlockRows *
+  return int64_t{plan.split_clusters} * (folds(m) ? pieces_of(true) : 1) * kCluster * kBlockRows *
          plan.columns;
 }
 
@@ -661,16 +790,11 @@ void launch_linear_rounded(const PackedMatrix& matrix, const RoundedMaps& maps, 
                            const RoundedShare& share, float* y, int64_t y_stride,
                            cudaStream_t stream) {
   const bool grouped = is_grouped(matrix);
-  const RoundedProduct p = {maps,
-                            matrix,
-                            input,
-                            plan,
-                            share,
-                            StageLayout(matrix, grouped, plan.columns, outliers > 0),
-                            tokens,
-                            parts_of(outliers, kOutlierCols),
-                            0,
-                            y,
+  const RoundedProduct p = {maps,    matrix,
+                            input,   plan,
+                            share,   StageLayout(matrix, grouped, plan.columns, outliers > 0),
+                            tokens,  parts_of(outliers, kOutlierCols),
+                            0,       y,
                             y_stride};
   switch (matrix.storage) {
     case Storage::kInt4:

@@ -5,8 +5,8 @@
 //
 // Integer codes with a scale for each row are summed in integers, exactly, in any order. Other sums
 // (scales of groups, 8-bit floats) are made in fp32: the products of a unit of 128 columns by the
-// tensor cores, units of a piece in order, kPieces pieces in order. Outliers are products of halves
-// that are added to that, 16 columns at a time, in order.
+// tensor cores, units of a piece in order, four pieces of the columns in order. Outliers are
+// products of halves that are added to that, 16 columns at a time, in order.
 #pragma once
 
 #include <cuda.h>
@@ -15,9 +15,9 @@
 
 namespace lowbit::cuda {
 
-constexpr int kPieces = 8;
-constexpr int kOutlierCols = 64;  // of a unit of outliers
-constexpr int kRoundedTokens = 256;  // the most columns of inputs of a tile
+constexpr int pieces_of(bool in_fp32) { return in_fp32 ? 4 : 8; }
+constexpr int kOutlierCols = 64;           // of a unit of outliers
+constexpr int kRoundedTokens = 256;        // the most columns of inputs of a tile
 constexpr int kMostRoundedCols = 1 << 17;  // integers of 8 bits: 2^7 * 2^7 * 2^17 = 2^31
 
 // How inputs are rounded.
@@ -54,7 +54,7 @@ void launch_scale_outputs(const float* scales, const float* bias, int tokens, in
                           int64_t y_stride, cudaStream_t stream);
 
 // The tiles of a product, of 128 rows in each of a cluster's two blocks x `columns` tokens. The
-// first split_tiles are cut into kPieces, which split_clusters share; the others are taken whole.
+// first split_tiles are cut into pieces, which split_clusters share; the others are taken whole.
 struct RoundedPlan {
   int columns = 0, clusters = 0, row_pairs = 0, column_tiles = 0;
   int split_tiles = 0, split_clusters = 0;

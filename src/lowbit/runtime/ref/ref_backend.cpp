@@ -52,8 +52,8 @@ RoundedInputs inputs_for(const QTensor& weight, const Tensor& x) {
         row[column] = 0;
       }
     }
-    inputs.scales.push_back(round_inputs(weight.scheme, row.data(), x.cols,
-                                         inputs.codes.data() + token * x.cols));
+    inputs.scales.push_back(
+        round_inputs(weight.scheme, row.data(), x.cols, inputs.codes.data() + token * x.cols));
   }
   return inputs;
 }
@@ -73,8 +73,9 @@ class RoundedRow {
                        : scheme.zero == Zero::kInt ? weight.zeros[entry]
                                                    : 0;
       const uint32_t code = unpack(codes, k, scheme.bits);
-      values_.push_back(scheme.code == Code::kE4M3 ? e4m3_to_f32(static_cast<uint8_t>(code))
-                                                   : static_cast<float>(static_cast<int>(code) - zero));
+      values_.push_back(scheme.code == Code::kE4M3
+                            ? e4m3_to_f32(static_cast<uint8_t>(code))
+                            : static_cast<float>(static_cast<int>(code) - zero));
     }
     if (!weight.outliers) return;
     outliers_.resize(weight.outliers->columns.size());
