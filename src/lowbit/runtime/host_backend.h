@@ -69,6 +69,7 @@ class HostBackend : public Backend {
   // For make_linear and description(): which widths schemes ask for, and ", but inputs of 4 and 8
   // bits a token ..." or that they are not rounded so; empty if no scheme asks.
   void note_input_bits(const std::vector<LinearWeight>& parts);
+  void forget_input_bits() { input_bits_.clear(); }
   std::string input_note(bool rounded) const;
 
   std::shared_ptr<ThreadPool> pool_;

@@ -59,6 +59,7 @@ class CpuLinear : public Linear {
       piece.first_row = rows_;
       piece.weight = layout.pack(fused, packer);
       if (environment_->scheme_inputs) piece.input_bits = fused[0].weight.scheme.input_bits;
+      piece.code = fused[0].weight.scheme.code;
       if (fused[0].weight.outliers) pack_outliers(fused, packer, piece);
       rows_ += piece.weight.matrix.rows;
       piece.label =
@@ -107,6 +108,7 @@ class CpuLinear : public Linear {
     PackedWeight weight;
     const char* label = nullptr;  // in traces
     int input_bits = 0;           // QuantScheme::input_bits, if they are to be heeded
+    Code code = Code::kF32;       // of the scheme: what inputs are rounded to
     // Columns whose inputs are multiplied apart, in f32: dense, [rows][columns].
     std::vector<int32_t> outlier_columns;
     PackedWeight outliers;
@@ -336,11 +338,12 @@ void CpuLinear::forward_f32(const Piece& piece, const Tensor& x, const Room& roo
     for_tokens(x.rows, [&](int64_t token) {
       const float* row = input_of(piece, x, token, room);
       if (piece.input_bits == 0) return;
-      std::vector<int8_t> codes(static_cast<size_t>(cols_));
-      const float scale = round_inputs(row, cols_, piece.input_bits, codes.data());
-      for (int64_t k = 0; k < cols_; ++k) {
-        room.rows[token * cols_ + k] = scale * static_cast<float>(codes[k]);
-      }
+      QuantScheme scheme;
+      scheme.code = piece.code;
+      scheme.input_bits = piece.input_bits;
+      std::vector<float> codes(static_cast<size_t>(cols_));
+      const float scale = round_inputs(scheme, row, cols_, codes.data());
+      for (int64_t k = 0; k < cols_; ++k) room.rows[token * cols_ + k] = scale * codes[k];
     });
   }
   for_work(piece, x.rows, kF32Tokens, [&](Range tiles, Range tokens) {

@@ -71,7 +71,7 @@ class CudaBackend : public HostBackend {
   std::string name() const override { return "cuda"; }
   std::string description() const override {
     return concat("cuda ", device_name_, ", ", linears_->exact ? "f32" : "16-bit", " activations",
-                  input_note(/*rounded=*/false), fallbacks_);
+                  input_note(!linears_->exact), fallbacks_);
   }
 
   std::unique_ptr<Linear> make_linear(std::vector<LinearWeight> parts) override {
@@ -191,6 +191,14 @@ void CudaBackend::allow_chains() {
 // Falls back to the kernels that rest on nothing, and says so in the description.
 void CudaBackend::check_tensor_cores() {
   if (!linears_->wgmma) return;
+  const std::string& forced = linears_->forced_kernel;
+  linears_->rounded = !linears_->exact && (forced.empty() || forced == "wgmma");
+  if (linears_->rounded && linears_->forced_layout.empty()) {
+    const bool agree =
+        cuda::rounded_products_agree(*this, [this](bool rounded) { linears_->rounded = rounded; });
+    if (!agree) fallbacks_ += ", rounded inputs as halves";
+    forget_input_bits();
+  }
   if (linears_->forced_kernel.empty() && linears_->forced_layout.empty()) {
     linears_->wgmma = cuda::products_agree(
         *this, [this](bool wgmma) { linears_->forced_kernel = wgmma ? "wgmma" : "tile"; });

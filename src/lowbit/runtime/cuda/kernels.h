@@ -90,12 +90,18 @@ struct PackedMatrix {
   const float* bias = nullptr;           // [rows] or null
 };
 
-// Copies canonical codes (row-major bit stream in device memory) into tile order.
+// Copies canonical codes (row-major bit stream in device memory) into tile order, `shift` added to
+// each.
 void launch_pack(const PackedMatrix& matrix, const uint8_t* raw, int64_t row_bytes, int bits,
-                 uint4* codes, cudaStream_t stream);
+                 int shift, uint4* codes, cudaStream_t stream);
 // out[i] = row ids[i], exactly as dequantize_row gives it. Rows below first_row or beyond are left.
 void launch_embed(const PackedMatrix& matrix, int first_row, const int32_t* ids, int count,
                   float* out, cudaStream_t stream);
+// Puts the columns of such rows that `outliers` holds, a matrix of halves, in their places in out:
+// [count][cols].
+void launch_embed_outliers(const PackedMatrix& outliers, const int32_t* columns, int first_row,
+                           const int32_t* ids, int count, int cols, float* out,
+                           cudaStream_t stream);
 
 // Inputs of a product: fp32 tokens, each multiplied as one column in 16 bits, or as two (value and
 // remainder), which together hold 22 (fp16) or 16 (bf16) bits.
