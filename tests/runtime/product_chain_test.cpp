@@ -137,7 +137,7 @@ std::vector<Case> cases() {
       {"f16", dense_scheme(Code::kF16), dense_scheme(Code::kF16)},
       {"bf16", bf16, bf16, {2048, 4096, 4500}, 1, true},
       {"mixed", w4, w8},
-      {"that_does_not_fit", w4, w4, {2048, 2000, 100}},
+      {"uneven", w4, w4, {2048, 2000, 100}},
   };
 }
 
