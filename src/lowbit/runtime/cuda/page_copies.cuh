@@ -67,4 +67,22 @@ __device__ inline void copy_page(uint32_t to, const CUtensorMap* map, int64_t pa
   }
 }
 
+// True in one lane of a warp of which all take part.
+__device__ inline bool elected() {
+  uint32_t chosen;
+  asm volatile("{.reg .pred one;\nelect.sync _|one, 0xffffffff;\nselp.b32 %0, 1, 0, one;}"
+               : "=r"(chosen));
+  return chosen != 0;
+}
+// Copies a page of codes, as it is; one thread. bytes: a multiple of 16.
+__device__ inline void copy_codes(uint32_t to, const void* from, int bytes, uint32_t barrier) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
+               : "memory");
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
+          "r"(to),
+      "l"(from), "r"(bytes), "r"(barrier)
+      : "memory");
+}
+
 }  // namespace lowbit::cuda
