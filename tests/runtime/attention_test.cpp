@@ -95,13 +95,26 @@ class Harness {
   KvCache cache_;
 };
 
+// What mix_dimensions() does to a query, which a query's product with a mixed key undoes.
+void unmix(std::vector<double>& values) {
+  std::vector<double> column(values.size());
+  std::vector<float> unit(values.size());
+  for (size_t i = 0; i < values.size(); ++i) {
+    std::fill(unit.begin(), unit.end(), 0.f);
+    unit[i] = 1;
+    mix_dimensions(unit.data(), static_cast<int64_t>(unit.size()), false);
+    column[i] = std::inner_product(unit.begin(), unit.end(), values.begin(), 0.0);
+  }
+  values = column;
+}
+
 // Textbook attention over one sequence in double precision.
 std::vector<float> naive(const Case& c, const Harness& harness, const std::vector<float>& input,
                          int64_t tokens) {
   const AttentionShape& s = c.shape;
   const int64_t dim = s.head_dim, width = s.qkv_cols();
-  const auto rounded = [&](std::vector<double>& values) {
-    const std::vector<float> exact(values.begin(), values.end());
+  const auto rounded = [&](std::vector<double>& values, bool is_key) {
+    std::vector<float> exact(values.begin(), values.end());
     std::vector<uint8_t> codes(exact.size());
     if (c.dtype == DType::kF16) {
       for (double& value : values) value = f16_to_f32(f32_to_f16(static_cast<float>(value)));
@@ -113,11 +126,13 @@ std::vector<float> naive(const Case& c, const Harness& harness, const std::vecto
       const double scale = f16_to_f32(round_to_e4m3(exact.data(), dim, codes.data()));
       for (int64_t i = 0; i < dim; ++i) values[i] = scale * e4m3_to_f32(codes[i]);
     } else if (c.dtype == DType::kI4) {
+      if (is_key) mix_dimensions(exact.data(), dim, true);
       for (int64_t i = 0; i < dim; i += kKvGroup) {
         const int64_t count = std::min(kKvGroup, dim - i);
         const KvAffine group = round_to_4_bits(exact.data() + i, count, codes.data());
         for (int64_t k = 0; k < count; ++k) values[i + k] = group.value(codes[k]);
       }
+      if (is_key) unmix(values);
     }
   };
   const auto head = [&](int64_t token, int64_t first, bool rotate, bool cached) {
@@ -131,9 +146,15 @@ std::vector<float> naive(const Case& c, const Harness& harness, const std::vecto
         out[i] = at[i] * harness.cos(token, pair) + other * harness.sin(token, pair);
       }
     }
-    if (cached) rounded(out);
+    if (cached) rounded(out, rotate);
     return out;
   };
+  std::vector<std::vector<double>> keys, values;  // [tokens][kv_heads]
+  for (int64_t i = 0; i < tokens * s.kv_heads; ++i) {
+    const int64_t first = s.q_cols() + i % s.kv_heads * dim;
+    keys.push_back(head(i / s.kv_heads, first, true, true));
+    values.push_back(head(i / s.kv_heads, first + s.kv_cols(), false, true));
+  }
   std::vector<float> result(tokens * s.q_cols());
   for (int64_t query = 0; query < tokens; ++query) {
     for (int64_t h = 0; h < s.heads; ++h) {
@@ -143,8 +164,8 @@ std::vector<float> naive(const Case& c, const Harness& harness, const std::vecto
       double sum = 0;
       for (int64_t key = 0; key <= query; ++key) {
         if (s.sliding_window > 0 && query - key >= s.sliding_window) continue;
-        const std::vector<double> k = head(key, s.q_cols() + kv * dim, true, true);
-        const std::vector<double> v = head(key, s.q_cols() + s.kv_cols() + kv * dim, false, true);
+        const std::vector<double>&k = keys[key * s.kv_heads + kv],
+              &v = values[key * s.kv_heads + kv];
         const double score = std::inner_product(q.begin(), q.end(), k.begin(), 0.0);
         const double weight = std::exp(score / std::sqrt(double(dim)));
         sum += weight;

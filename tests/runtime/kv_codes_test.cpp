@@ -1,6 +1,8 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "lowbit/runtime/kv_cache.h"
 #include "lowbit/runtime/kv_codes.h"
@@ -59,6 +61,20 @@ TEST(KvCodes, SayThatANumberIsNotFiniteInTheScaleAlone) {
     for (const uint8_t code : codes) EXPECT_EQ(code, 0);
     EXPECT_TRUE(std::isnan(round_to_4_bits(x.data(), 64, codes).value(3)));
     for (const uint8_t code : codes) EXPECT_LT(code, 16);
+  }
+}
+
+TEST(KvCodes, MixedQueriesAndKeysHaveTheSameProducts) {
+  for (const int64_t dim : {2, 20, 64, 80, 96, 128}) {
+    std::vector<float> q = test::gaussian(dim, 9), k = test::gaussian(dim, 10);
+    k[1] += 50;
+    const double product = std::inner_product(q.begin(), q.end(), k.begin(), 0.0);
+    mix_dimensions(q.data(), dim, false);
+    mix_dimensions(k.data(), dim, true);
+    EXPECT_NEAR(std::inner_product(q.begin(), q.end(), k.begin(), 0.0), product, 1e-4) << dim;
+    if (dim == 64) {
+      EXPECT_LT(*std::max_element(k.begin(), k.end()), 12);
+    }
   }
 }
 

@@ -55,7 +55,8 @@ struct KvCacheSpec {
 // Layout of `data`: [layers][2: k, v][blocks][kv_heads] pages. A page is [kBlockTokens][row_bytes];
 // behind it the scales, [kBlockTokens] floats (kI8) or halves (kE4M3), or of kI4
 // [groups][kBlockTokens] pairs of scale and offset, halves. Codes of 4 bits: even dimensions in the
-// lower bits. (cuda: other places for codes, kv_places.cuh.) Keys are stored after rotation.
+// lower bits. (cuda: other places for codes, kv_places.cuh.) Keys are stored after rotation
+// (and of kI4 after mix_dimensions(), kv_codes.h).
 struct KvCache {
   KvCacheSpec spec;
   Tensor data;  // bytes: [pages][page_bytes]

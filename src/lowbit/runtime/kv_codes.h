@@ -60,4 +60,34 @@ inline KvAffine round_to_4_bits(const float* x, int64_t count, uint8_t* codes) {
   return group;
 }
 
+// By which sums of `size` mixed dimensions are multiplied.
+constexpr float mixing_factor(int64_t size, bool is_key) {
+  float factor = 1;
+  bool halves = is_key;  // each second time
+  for (int64_t i = 1; i < size; i *= 2, halves = !halves) {
+    if (halves) factor /= 2;
+  }
+  return factor;
+}
+
+// Caches of 4 bits hold keys that a Hadamard matrix has mixed, and queries are mixed too: their
+// products stay, and a dimension that stands out is spread over all (QuaRot, arXiv 2404.00456). The
+// matrix is that of the largest power of 2 that divides `count`, along the diagonal; it takes sums
+// and differences of neighbours, then of pairs, fours ... With the factors, powers of 2 both, a
+// query's and a key's multiply to 1 / its size.
+inline void mix_dimensions(float* x, int64_t count, bool is_key) {
+  const auto size =
+      static_cast<int64_t>(static_cast<uint64_t>(count) & -static_cast<uint64_t>(count));
+  for (int64_t apart = 1; apart < size; apart *= 2) {
+    for (int64_t i = 0; i < count; ++i) {
+      if ((i & apart) != 0) continue;
+      const float a = x[i], b = x[i + apart];
+      x[i] = a + b;
+      x[i + apart] = a - b;
+    }
+  }
+  const float factor = mixing_factor(size, is_key);
+  for (int64_t i = 0; i < count; ++i) x[i] *= factor;
+}
+
 }  // namespace lowbit

@@ -8,6 +8,7 @@
 #include "lowbit/runtime/cpu/isa.h"
 #include "lowbit/runtime/cpu/linear.h"
 #include "lowbit/runtime/host_backend.h"
+#include "lowbit/runtime/kv_codes.h"
 
 namespace lowbit {
 
@@ -117,6 +118,8 @@ void CpuBackend::rope_and_store(Tensor& qkv, const AttentionShape& shape, const 
     float* row = qkv.row(token);
     for (int64_t head = 0; head < shape.heads + shape.kv_heads; ++head) {
       kernels_.rotate(row + head * dim, cos.row(slot.position), sin.row(slot.position), dim / 2);
+      if (cache.spec.dtype == DType::kI4)
+        mix_dimensions(row + head * dim, dim, head >= shape.heads);
     }
     for (int64_t head = 0; head < shape.kv_heads; ++head) {
       const float* k = row + shape.q_cols() + head * dim;

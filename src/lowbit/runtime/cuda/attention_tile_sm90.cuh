@@ -114,7 +114,12 @@ class Consumer {
     products_fence();
 #pragma unroll
     for (int step = 0; step < 4; ++step) {
-      add_product(sums, weights[step], describe(stages.values(i) + step * 16 * 128, kPartBytes));
+      if constexpr (is_coded(kType)) {
+        add_product<true>(sums, weights[step], describe(stages.values(i) + step * 32));
+      } else {
+        add_product<false>(sums, weights[step],
+                           describe(stages.values(i) + step * 16 * 128, kPartBytes));
+      }
     }
     products_commit();
   }

@@ -137,6 +137,7 @@ __global__ void rope_store_codes(float* qkv, AttentionDims dims, StepView step, 
       x[i + half] = rotated.y;
     }
     __syncwarp();
+    if (cache.type == CacheType::kInt4) mix_row(x, dims.head_dim, head >= dims.heads);
   }
   if (head < dims.heads) return;
   const int block = step.tables[step.table_offsets[token] + position / 64];

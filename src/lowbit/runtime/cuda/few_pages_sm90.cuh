@@ -21,10 +21,7 @@ template <int kDim, CacheType kType>
 struct Ring {
   static constexpr int kParts = kDim / 64;
   static constexpr int kPlane = is_coded(kType) ? page_bytes(kType, kDim) : kParts * kPartBytes;
-  // Two blocks of codes share a multiprocessor.
-  static constexpr int kMostStages = !is_coded(kType)                ? 12 / kParts
-                                     : 98 * 1024 / (2 * kPlane) < 12 ? 98 * 1024 / (2 * kPlane)
-                                                                     : 12;
+  static constexpr int kMostStages = 12;
   uint32_t memory, barriers;
   int stages;
 
@@ -35,7 +32,7 @@ struct Ring {
   __device__ uint32_t arrived(int which, const Place& at) const {
     return barriers + 8 * (which * kMostStages + at.stage);
   }
-  __device__ uint32_t freed(const Place& at) const { return arrived(2, at); }
+  __device__ uint32_t freed(int which, const Place& at) const { return arrived(2 + which, at); }
   __device__ Place next(const Place& at) const {
     if (at.stage + 1 < stages) return {at.stage + 1, at.parity};
     return {0, at.parity ^ 1};
@@ -115,6 +112,44 @@ struct PageProducts {
       }
     }
   }
+  // The same with queries as the products' columns: scores[page], of all of the warp's keys; and
+  // sums of pairs of tiles.
+  __device__ void score_columns(const uint32_t (&planes)[2], const uint32_t (&q)[kSteps][2],
+                                float (&scores)[2][4]) const {
+    const int key = warp * 16 + lane % 8 + lane / 16 * 8, chunk = lane / 8 % 2 ^ lane % 8;
+#pragma unroll
+    for (int step = 0; step < kSteps; ++step) {
+      const uint32_t place = key * 128 + step / 4 * kPartBytes + (step % 4 * 2 ^ chunk) * 16;
+#pragma unroll
+      for (int n = 0; n < 2; ++n) {
+        uint32_t b[4];
+        load_matrices(b, planes[n] + place);
+        multiply_halves(scores[n], {b[0], b[2], b[1], b[3]}, q[step][0], q[step][1]);
+      }
+    }
+  }
+  __device__ void add_value_columns(uint32_t plane, uint32_t weights,
+                                    float (&sums)[kTiles / 2][4]) const {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      uint32_t p[4], b[kTiles][4];
+      load_matrices(p, weights + half * 64);
+#pragma unroll
+      for (int i = 0; i < kTiles; ++i) {
+        load_transposed(b[i], plane + place_in_page(half * 32 + lane, (warp + 4 * i) * 8));
+      }
+#pragma unroll
+      for (int step = 0; step < 2; ++step) {
+#pragma unroll
+        for (int i = 0; i < kTiles; i += 2) {
+          multiply_halves(
+              sums[i / 2],
+              {b[i][2 * step], b[i + 1][2 * step], b[i][2 * step + 1], b[i + 1][2 * step + 1]},
+              p[2 * step], p[2 * step + 1]);
+        }
+      }
+    }
+  }
   // Values behind the last query may never have been written, and are multiplied by 0: makes them
   // finite.
   static __device__ void clear_unwritten(int written, uint32_t plane) {
@@ -147,18 +182,20 @@ requires(is_coded(kType)) struct PageProducts<kDim, kType> {
     return word % 4 == 0 ? chunk.x : word % 4 == 1 ? chunk.y : word % 4 == 2 ? chunk.z : chunk.w;
   }
 
-  __device__ void score(const uint32_t (&planes)[2], const uint32_t (&q)[kSteps][4],
-                        float (&scores)[2][2][4]) const {
+  // Calls use(page, step, operands of keys 0 to 7, of keys 8 to 15) for each 16 dimensions.
+  template <typename Use>
+  __device__ void for_keys(const uint32_t (&planes)[2], const Use& use) const {
     const uint8_t* const pages[2] = {in_shared(planes[0]), in_shared(planes[1])};
     uint4 chunks[2][2];
     KvScales scales[2][2];
 #pragma unroll
     for (int step = 0; step < kSteps; step += kWordSteps) {
 #pragma unroll
-      for (int row = 0; row < 2; ++row) {
-        const int word = (row * kSteps + step) / kWordSteps;
+      for (int n = 0; n < 2; ++n) {
+        uint32_t b[kWordSteps][2][2];
 #pragma unroll
-        for (int n = 0; n < 2; ++n) {
+        for (int row = 0; row < 2; ++row) {
+          const int word = (row * kSteps + step) / kWordSteps;
           if (step == 0 || word % 4 == 0) chunks[n][row] = load_chunk(pages[n], word / 4);
           if (step == 0 || (kFourBits && step % 4 == 0)) {
             scales[n][row] = scales_of_key<kType>(
@@ -167,51 +204,84 @@ requires(is_coded(kType)) struct PageProducts<kDim, kType> {
           const uint32_t codes = word_of(chunks[n][row], word);
           const KvScales& s = scales[n][row];
           if constexpr (kFourBits) {
-            multiply_halves(scores[n][row], q[step],
-                            widen_nibbles<0>(codes, s.scale[0], s.offset[0]),
-                            widen_nibbles<1>(codes, s.scale[0], s.offset[0]));
-            multiply_halves(scores[n][row], q[step + 1],
-                            widen_nibbles<2>(codes, s.scale[0], s.offset[0]),
-                            widen_nibbles<3>(codes, s.scale[0], s.offset[0]));
+            b[0][row][0] = widen_nibbles<0>(codes, s.scale[0], s.offset[0]);
+            b[0][row][1] = widen_nibbles<1>(codes, s.scale[0], s.offset[0]);
+            b[1][row][0] = widen_nibbles<2>(codes, s.scale[0], s.offset[0]);
+            b[1][row][1] = widen_nibbles<3>(codes, s.scale[0], s.offset[0]);
           } else {
-            uint32_t b[2];
-            widen_codes<kType>(codes, s, b);
-            multiply_halves(scores[n][row], q[step], b[0], b[1]);
+            widen_codes<kType>(codes, s, b[0][row]);
           }
         }
+#pragma unroll
+        for (int i = 0; i < kWordSteps; ++i) use(n, step + i, b[i][0], b[i][1]);
       }
     }
   }
-
-  __device__ void add_values(uint32_t plane, uint32_t weights, float (&sums)[kTiles][4]) const {
+  // Calls use(step, tile, operands of it, of the next tile) for each 16 keys and two tiles.
+  template <typename Use>
+  __device__ void for_values(uint32_t plane, const Use& use) const {
     const uint8_t* page = in_shared(plane);
     uint4 chunk;
 #pragma unroll
     for (int step = 0; step < kPageKeys / 16; ++step) {
-      uint32_t p[4];
-      load_matrices(p, weights + step * 32);
       KvScales s;
 #pragma unroll
-      for (int i = 0; i < kTiles; i += kWordSteps) {
-        const int word = (step * kTiles + i) / kWordSteps;
-        if (word % 4 == 0) chunk = load_chunk(page, word / 4);
+      for (int i = 0; i < kTiles; i += 2) {
         if (i == 0 || kFourBits) {
           s = scales_of_values<kType, true>(page + kScales, step * 16 + lane % 4 * 2,
                                             i * 32 / kKvGroupDims, kPageKeys);
         }
-        const uint32_t codes = word_of(chunk, word);
+        uint32_t b[2][2];
         if constexpr (kFourBits) {
-          multiply_halves(sums[i], p, widen_nibbles<0>(codes, s.scale[0], s.offset[0]),
-                          widen_nibbles<2>(codes, s.scale[1], s.offset[1]));
-          multiply_halves(sums[i + 1], p, widen_nibbles<1>(codes, s.scale[0], s.offset[0]),
-                          widen_nibbles<3>(codes, s.scale[1], s.offset[1]));
+          const int word = (step * kTiles + i) / 2;
+          if (word % 4 == 0) chunk = load_chunk(page, word / 4);
+          const uint32_t codes = word_of(chunk, word);
+          b[0][0] = widen_nibbles<0>(codes, s.scale[0], s.offset[0]);
+          b[1][0] = widen_nibbles<1>(codes, s.scale[0], s.offset[0]);
+          b[0][1] = widen_nibbles<2>(codes, s.scale[1], s.offset[1]);
+          b[1][1] = widen_nibbles<3>(codes, s.scale[1], s.offset[1]);
         } else {
-          uint32_t b[2];
-          widen_codes<kType>(codes, s, b);
-          multiply_halves(sums[i], p, b[0], b[1]);
+#pragma unroll
+          for (int k = 0; k < 2; ++k) {
+            const int word = step * kTiles + i + k;
+            if (word % 4 == 0) chunk = load_chunk(page, word / 4);
+            widen_codes<kType>(word_of(chunk, word), s, b[k]);
+          }
         }
+        use(step, i, b[0], b[1]);
       }
     }
+  }
+
+  __device__ void score(const uint32_t (&planes)[2], const uint32_t (&q)[kSteps][4],
+                        float (&scores)[2][2][4]) const {
+    for_keys(planes, [&](int n, int step, const uint32_t(&low)[2], const uint32_t(&high)[2]) {
+      multiply_halves(scores[n][0], q[step], low[0], low[1]);
+      multiply_halves(scores[n][1], q[step], high[0], high[1]);
+    });
+  }
+  __device__ void score_columns(const uint32_t (&planes)[2], const uint32_t (&q)[kSteps][2],
+                                float (&scores)[2][4]) const {
+    for_keys(planes, [&](int n, int step, const uint32_t(&low)[2], const uint32_t(&high)[2]) {
+      multiply_halves(scores[n], {low[0], high[0], low[1], high[1]}, q[step][0], q[step][1]);
+    });
+  }
+  __device__ void add_values(uint32_t plane, uint32_t weights, float (&sums)[kTiles][4]) const {
+    uint32_t p[4];
+    for_values(plane, [&](int step, int i, const uint32_t(&b)[2], const uint32_t(&next)[2]) {
+      if (i == 0) load_matrices(p, weights + step * 32);
+      multiply_halves(sums[i], p, b[0], b[1]);
+      multiply_halves(sums[i + 1], p, next[0], next[1]);
+    });
+  }
+  __device__ void add_value_columns(uint32_t plane, uint32_t weights,
+                                    float (&sums)[kTiles / 2][4]) const {
+    uint32_t p[4];
+    for_values(plane, [&](int step, int i, const uint32_t(&b)[2], const uint32_t(&next)[2]) {
+      if (i == 0 && step % 2 == 0) load_matrices(p, weights + step * 32);
+      multiply_halves(sums[i / 2], {b[0], next[0], b[1], next[1]}, p[step % 2 * 2],
+                      p[step % 2 * 2 + 1]);
+    });
   }
   // Scales of 0 suffice: no code is a NaN.
   static __device__ void clear_unwritten(int written, uint32_t plane) {

@@ -6,6 +6,7 @@
 
 #include "lowbit/runtime/cuda/kv_pages.h"
 #include "lowbit/runtime/cuda/mma.cuh"
+#include "lowbit/runtime/kv_codes.h"
 
 namespace lowbit::cuda {
 
@@ -159,6 +160,93 @@ __device__ inline uint32_t e4m3_of(float value) {
   }
   return sign | (((magnitude + 0x7ffffu + (magnitude >> 20 & 1u)) >> 20) - (120u << 3));
 #endif
+}
+
+// mix_dimensions() by one warp. kPer: elements lane, lane + 32, ... of each lane.
+template <int kPer>
+__device__ void mix_lanes(float (&v)[kPer], bool is_key) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+#pragma unroll
+  for (int apart = 1; apart < 32; apart *= 2) {
+#pragma unroll
+    for (float& x : v) {
+      const float other = __shfl_xor_sync(0xffffffffu, x, apart);
+      x = (lane & apart) == 0 ? __fadd_rn(x, other) : __fsub_rn(other, x);
+    }
+  }
+#pragma unroll
+  for (int apart = 1; apart < kPer; apart *= 2) {
+#pragma unroll
+    for (int i = 0; i < kPer; ++i) {
+      if ((i & apart) != 0) continue;
+      const float a = v[i], b = v[i + apart];
+      v[i] = __fadd_rn(a, b);
+      v[i + apart] = __fsub_rn(a, b);
+    }
+  }
+#pragma unroll
+  for (float& x : v) x = __fmul_rn(x, mixing_factor(32 * kPer, is_key));
+}
+// The same by the four lanes that hold a row for the tensor cores: of each 8 elements two each.
+template <int kEights>
+__device__ void mix_fragment(float2 (&v)[kEights]) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+#pragma unroll
+  for (float2& x : v) x = make_float2(__fadd_rn(x.x, x.y), __fsub_rn(x.x, x.y));
+#pragma unroll
+  for (int apart = 1; apart < 4; apart *= 2) {
+    const bool lower = (lane & apart) == 0;
+#pragma unroll
+    for (float2& x : v) {
+      const float2 other = make_float2(__shfl_xor_sync(0xffffffffu, x.x, apart),
+                                       __shfl_xor_sync(0xffffffffu, x.y, apart));
+      x = lower ? make_float2(__fadd_rn(x.x, other.x), __fadd_rn(x.y, other.y))
+                : make_float2(__fsub_rn(other.x, x.x), __fsub_rn(other.y, x.y));
+    }
+  }
+#pragma unroll
+  for (int apart = 1; apart < kEights; apart *= 2) {
+#pragma unroll
+    for (int i = 0; i < kEights; ++i) {
+      if ((i & apart) != 0) continue;
+      const float2 a = v[i], b = v[i + apart];
+      v[i] = make_float2(__fadd_rn(a.x, b.x), __fadd_rn(a.y, b.y));
+      v[i + apart] = make_float2(__fsub_rn(a.x, b.x), __fsub_rn(a.y, b.y));
+    }
+  }
+#pragma unroll
+  for (float2& x : v) {
+    constexpr float kFactor = mixing_factor(8 * kEights, false);
+    x = make_float2(__fmul_rn(x.x, kFactor), __fmul_rn(x.y, kFactor));
+  }
+}
+template <int kPer>
+__device__ void mix_in_memory(float* x, bool is_key) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  float v[kPer];
+#pragma unroll
+  for (int i = 0; i < kPer; ++i) v[i] = x[lane + 32 * i];
+  mix_lanes(v, is_key);
+#pragma unroll
+  for (int i = 0; i < kPer; ++i) x[lane + 32 * i] = v[i];
+  __syncwarp();
+}
+__device__ inline void mix_row(float* x, int dim, bool is_key) {
+  if (dim == 128) return mix_in_memory<4>(x, is_key);
+  if (dim == 64) return mix_in_memory<2>(x, is_key);
+  const int lane = static_cast<int>(threadIdx.x) % 32, size = dim & -dim;
+  for (int apart = 1; apart < size; apart *= 2) {
+    for (int i = lane; i < dim / 2; i += 32) {
+      const int at = i / apart * 2 * apart + i % apart;
+      const float a = x[at], b = x[at + apart];
+      x[at] = __fadd_rn(a, b);
+      x[at + apart] = __fsub_rn(a, b);
+    }
+    __syncwarp();
+  }
+  const float factor = mixing_factor(size, is_key);
+  for (int i = lane; i < dim; i += 32) x[i] = __fmul_rn(x[i], factor);
+  __syncwarp();
 }
 
 // Rounds a key or a value, by one warp. x: [dim]; put(byte, value): stores a byte of the page's

@@ -89,6 +89,7 @@ template <int kDim>
 __device__ void fill_stages(const AttentionLaunch& a, const Tile& tile,
                             const Stages<kDim, CacheType::kF16>& stages, const PageMaps& maps) {
   if (threadIdx.x >= 32) return;
+  const uint64_t policy = read_often();
   int64_t blocks = 0;  // a lane's, of the next 32
   for (int page = tile.first_page, i = 0; page < tile.end_page; ++page, ++i) {
     if (i % 32 == 0) {
@@ -98,9 +99,9 @@ __device__ void fill_stages(const AttentionLaunch& a, const Tile& tile,
     const int64_t block = __shfl_sync(0xffffffffu, blocks, i % 32);
     const int64_t place = block * a.dims.kv_heads + tile.kv_head;
     stages.wait_free(0, i);
-    copy_page<kDim>(stages.keys(i), &maps.keys, place, stages.arrived(0, i));
+    copy_page<kDim>(stages.keys(i), &maps.keys, place, stages.arrived(0, i), policy);
     stages.wait_free(1, i);
-    copy_page<kDim>(stages.values(i), &maps.values, place, stages.arrived(1, i));
+    copy_page<kDim>(stages.values(i), &maps.values, place, stages.arrived(1, i), policy);
   }
 }
 
@@ -183,29 +184,24 @@ class Widener {
             scales_of_values<kType, kWhole>(page + kScales, key, tile * 32 / kKvGroupDims, written);
         const uint32_t word = word_of(words, i);
         if constexpr (kFourBits) {
-          store_keys(stage, key, tile, widen_nibbles<0>(word, s.scale[0], s.offset[0]));
-          store_keys(stage, key + 8, tile, widen_nibbles<2>(word, s.scale[1], s.offset[1]));
-          store_keys(stage, key, tile + 1, widen_nibbles<1>(word, s.scale[0], s.offset[0]));
-          store_keys(stage, key + 8, tile + 1, widen_nibbles<3>(word, s.scale[1], s.offset[1]));
+          store_keys(stage, step, 0, tile, widen_nibbles<0>(word, s.scale[0], s.offset[0]));
+          store_keys(stage, step, 1, tile, widen_nibbles<2>(word, s.scale[1], s.offset[1]));
+          store_keys(stage, step, 0, tile + 1, widen_nibbles<1>(word, s.scale[0], s.offset[0]));
+          store_keys(stage, step, 1, tile + 1, widen_nibbles<3>(word, s.scale[1], s.offset[1]));
         } else {
           uint32_t b[2];
           widen_codes<kType>(word, s, b);
-          store_keys(stage, key, tile, b[0]);
-          store_keys(stage, key + 8, tile, b[1]);
+          store_keys(stage, step, 0, tile, b[0]);
+          store_keys(stage, step, 1, tile, b[1]);
         }
       }
     }
   }
-  // Two keys' values of a dimension of the warp's tile.
-  __device__ void store_keys(uint32_t stage, int key, int tile, uint32_t halves) const {
-    const int eight = warp + 4 * tile;  // dimensions
-    const uint32_t part = stage + eight / 8 * kPartBytes + key * 128 + lane / 4 * 2;
-    const uint32_t first = part + (eight % 8 ^ key % 8) * 16;
-    const uint32_t second = part + 128 + (eight % 8 ^ (key % 8 + 1)) * 16;
-    asm volatile("st.shared.u16 [%0], %1;" ::"r"(first), "h"(static_cast<uint16_t>(halves))
-                 : "memory");
-    asm volatile("st.shared.u16 [%0], %1;" ::"r"(second), "h"(static_cast<uint16_t>(halves >> 16))
-                 : "memory");
+  // Register `which` of 16 keys' values of a dimension of the warp's tile.
+  __device__ void store_keys(uint32_t stage, int step, int which, int tile, uint32_t halves) const {
+    const uint32_t row = stage + ((warp + 4 * tile) * 8 + lane / 4) * 128 + lane % 4 * 4;
+    const uint32_t at = row + ((step * 2 + which) ^ lane / 4) * 16;  // dimension % 8: lane / 4
+    asm volatile("st.shared.u32 [%0], %1;" ::"r"(at), "r"(halves) : "memory");
   }
 
   int warp, lane;
@@ -217,13 +213,14 @@ __device__ void fill_stages(const AttentionLaunch& a, const Tile& tile,
                             const Stages<kDim, kType>& stages, const PageMaps&) {
   constexpr int kBytes = page_bytes(kType, kDim);
   const int pages = tile.end_page - tile.first_page;
+  const uint64_t policy = read_often();
   const auto ask = [&](int i) {  // one thread
     if (i >= pages) return;
     const int64_t page = page_of(a, tile.queries.table, tile.kv_head, tile.first_page + i);
     const auto* keys = static_cast<const uint8_t*>(a.cache.keys) + page * kBytes;
     const auto* values = static_cast<const uint8_t*>(a.cache.values) + page * kBytes;
-    copy_codes(stages.raw(0, i), keys, kBytes, stages.raw_arrived(i));
-    copy_codes(stages.raw(1, i), values, kBytes, stages.raw_arrived(i));
+    copy_codes(stages.raw(0, i), keys, kBytes, stages.raw_arrived(i), policy);
+    copy_codes(stages.raw(1, i), values, kBytes, stages.raw_arrived(i), policy);
   };
   const Widener<kDim, kType> widener;
   if (threadIdx.x == 0) {

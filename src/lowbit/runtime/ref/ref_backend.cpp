@@ -275,6 +275,8 @@ class RefBackend : public HostBackend {
       float* row = qkv.row(token);
       for (int64_t head = 0; head < shape.heads + shape.kv_heads; ++head) {
         rotate(row + head * dim, cos.row(slot.position), sin.row(slot.position), dim / 2);
+        if (cache.spec.dtype == DType::kI4)
+          mix_dimensions(row + head * dim, dim, head >= shape.heads);
       }
       for (int64_t head = 0; head < shape.kv_heads; ++head) {
         const float* k = row + shape.q_cols() + head * dim;
