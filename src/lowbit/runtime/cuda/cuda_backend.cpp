@@ -13,6 +13,7 @@
 #include "lowbit/runtime/cuda/device.h"
 #include "lowbit/runtime/cuda/kernels.h"
 #include "lowbit/runtime/cuda/launch_watch.h"
+#include "lowbit/runtime/cuda/limits.h"
 #include "lowbit/runtime/cuda/linear.h"
 #include "lowbit/runtime/cuda/logit_answers.h"
 #include "lowbit/runtime/cuda/self_check.h"
@@ -546,6 +547,11 @@ double cuda_read_bandwidth() {
   LOWBIT_CUDA(cudaEventDestroy(start));
   LOWBIT_CUDA(cudaEventDestroy(stop));
   return static_cast<double>(bytes) / best / 1e6;
+}
+
+std::vector<CudaLimit> measure_cuda_limits() {
+  require_device();
+  return cuda::measure_limits();
 }
 
 double cuda_tensor_peak() {

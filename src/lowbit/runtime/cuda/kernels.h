@@ -243,7 +243,7 @@ void launch_attention(const AttentionLaunch& launch, cudaStream_t stream);
 // A query about a row of logits (runtime/logit_query.h), and what was found.
 struct RowQuery {
   int kind = 0;  // LogitQuery::Kind
-  int count = 0;
+  int count = 0;  // kToken: the token
   bool sums = false;
   float scale = 1;
   double uniform = 0;
@@ -252,7 +252,7 @@ struct RowFindings {
   int id = -1;       // -2: a logit is NaN or +infinity, or none is finite
   int count = 0;     // of candidates; at most kMostCandidates are there
   float top = 0;     // the highest logit
-  float bound = 0;   // of candidates
+  float bound = 0;   // of candidates; kToken: the token's logit
   double total = 0;  // of exponentials
 };
 struct RowCandidate {
