@@ -56,8 +56,23 @@ AttentionDims dims_of(const AttentionShape& shape) {
           static_cast<int>(shape.head_dim), static_cast<int>(shape.sliding_window)};
 }
 
+cuda::CacheType type_of(const KvCacheSpec& spec) {
+  switch (spec.dtype) {
+    case DType::kF32:
+      return cuda::CacheType::kF32;
+    case DType::kE4M3:
+      return cuda::CacheType::kE4M3;
+    case DType::kI8:
+      return cuda::CacheType::kInt8;
+    case DType::kI4:
+      return cuda::CacheType::kInt4;
+    default:
+      return cuda::CacheType::kF16;
+  }
+}
+
 CacheView view_of(const KvCache& cache, int64_t layer) {
-  return {cache.page(layer, 0, 0, 0), cache.page(layer, 1, 0, 0), cache.spec.dtype == DType::kF16,
+  return {cache.page(layer, 0, 0, 0), cache.page(layer, 1, 0, 0), type_of(cache.spec),
           cache.spec.blocks};
 }
 
@@ -124,6 +139,9 @@ class CudaBackend : public HostBackend {
   void record(Recording& recording, const std::function<void()>& calls);
   void attend(const Tensor& qkv, const AttentionShape& shape, const KvCache& cache, int64_t layer,
               const float* cos, const float* sin, Tensor& out);
+  bool attends_plainly(const AttentionDims& dims, cuda::CacheType type) const {
+    return plain_attention_ || linears_->exact || !cuda::tensor_cores_fit(dims, type);
+  }
   int64_t take_blocks(cuda::AttentionLaunch& a, cuda::Spans which, int queries) const;
   void attend_few(cuda::AttentionLaunch& a);
   void attend_plain(cuda::AttentionLaunch& a, cuda::Spans which);
@@ -234,13 +252,18 @@ Tensor CudaBackend::allocate(int64_t rows, int64_t cols) {
 }
 
 KvCache CudaBackend::make_kv_cache(const KvCacheSpec& spec) {
-  check_cache_spec(spec, {DType::kF16, DType::kF32});
+  check_cache_spec(spec, {DType::kF16, DType::kF32, DType::kE4M3, DType::kI8, DType::kI4});
   forget_recordings();
   KvCache cache{spec,
                 device_tensor(spec.pages(), spec.page_bytes(), DType::kU8, "key/value cache")};
   // NaN, so that reading what was never written shows.
   LOWBIT_CUDA(
       cudaMemsetAsync(cache.data.data, 0xff, static_cast<size_t>(cache.data.bytes()), stream_));
+  if (spec.dtype == DType::kE4M3) {  // only scales may be NaN: kernels set those aside, not codes
+    LOWBIT_CUDA(cudaMemset2DAsync(cache.data.data, static_cast<size_t>(spec.page_bytes()), 0,
+                                  static_cast<size_t>(kBlockTokens * spec.row_bytes()),
+                                  static_cast<size_t>(spec.pages()), stream_));
+  }
   return cache;
 }
 
@@ -419,7 +442,10 @@ void CudaBackend::attention(const Tensor& qkv, const AttentionShape& shape, cons
 
 void CudaBackend::rope_and_attend(Tensor& qkv, const AttentionShape& shape, const Tensor& cos,
                                   const Tensor& sin, KvCache& cache, int64_t layer, Tensor& out) {
-  if (!step_.decodes() || !cuda::attention_rotates(dims_of(shape))) {
+  const AttentionDims dims = dims_of(shape);
+  const cuda::CacheType type = type_of(cache.spec);
+  const bool rotates = !attends_plainly(dims, type) || cuda::attention_rotates(dims, type);
+  if (!step_.decodes() || !rotates) {
     return HostBackend::rope_and_attend(qkv, shape, cos, sin, cache, layer, out);
   }
   check_rope(qkv, shape, cos, sin, cache, layer);
@@ -442,8 +468,7 @@ void CudaBackend::attend(const Tensor& qkv, const AttentionShape& shape, const K
   a.qkv = qkv.as<float>();
   a.out = out.as<float>();
   a.arrivals = arrivals(qkv.rows * shape.heads);
-  const bool plain =
-      plain_attention_ || linears_->exact || !a.cache.half || !cuda::tensor_cores_fit(a.dims);
+  const bool plain = attends_plainly(a.dims, a.cache.type);
   for (const cuda::Spans which : {cuda::Spans::kShort, cuda::Spans::kLong}) {
     if (plain) {
       attend_plain(a, which);
@@ -482,10 +507,11 @@ void CudaBackend::attend_plain(cuda::AttentionLaunch& a, cuda::Spans which) {
   if (take_blocks(a, which, cuda::attention_queries(a.dims)) == 0) return;
   const int64_t tokens = a.step.tokens;
   a.split_keys = tokens <= kManyTokens ? 64 : tokens <= kMostTokens ? 512 : 0;
-  const int64_t shared = cuda::attention_shared_bytes(a.dims, a.most_queries, a.cache.half);
+  const bool half = a.cache.type == cuda::CacheType::kF16;
+  const int64_t shared = cuda::attention_shared_bytes(a.dims, a.most_queries, half);
   LOWBIT_CHECK_KIND(shared <= linears_->shared_bytes, ErrorKind::kUnsupported,
                     "attention with heads of ", a.dims.head_dim, " and a cache of ",
-                    a.cache.half ? "f16" : "f32", " does not fit the GPU's shared memory (",
+                    half ? "halves" : "floats or codes", " does not fit the GPU's shared memory (",
                     linears_->shared_bytes, " bytes); use --kv-cache-dtype fp16 or --backend cpu");
   reserve_workspace(a, cuda::attention_workspace(a));
   cuda::launch_attention(a, stream_);

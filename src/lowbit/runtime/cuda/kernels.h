@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "lowbit/runtime/cuda/kv_pages.h"
+
 namespace lowbit::cuda {
 
 // A matrix is packed in tiles of 16 rows x 128 columns. The columns of a row are always summed in
@@ -196,11 +198,12 @@ struct AttentionDims {
   constexpr int qkv_cols() const { return (heads + 2 * kv_heads) * head_dim; }
 };
 
-// One layer of the cache: [2][blocks][kv_heads][64][head_dim].
+// One layer of the cache: keys and values, [blocks][kv_heads] pages each. A page of floats or
+// halves is [64][head_dim], kv_pages.h has the others.
 struct CacheView {
   void* keys = nullptr;
   void* values = nullptr;
-  bool half = true;
+  CacheType type = CacheType::kF16;
   int64_t blocks = 0;
 };
 
@@ -251,10 +254,11 @@ struct AttentionLaunch {
   constexpr bool rotates() const { return cos != nullptr; }
 };
 
-// Attention by tensor cores: caches of halves, queries and weights rounded to halves. Both kernels
-// make the same bits. attention_few splits the keys; `spans` are the key spans of all query blocks,
-// or more. attention_tile neither splits nor rotates.
-bool tensor_cores_fit(const AttentionDims& dims);
+// Attention by tensor cores: caches of halves, or of codes that are widened to halves; queries and
+// weights rounded to halves. Both kernels make the same bits. attention_few splits the keys;
+// `spans` are the key spans of all query blocks, or more. attention_tile neither splits nor
+// rotates.
+bool tensor_cores_fit(const AttentionDims& dims, CacheType type);
 int few_queries(const AttentionDims& dims);                           // the most of a block
 int64_t few_workspace(const AttentionLaunch& launch, int64_t spans);  // floats
 void launch_attention_few(const AttentionLaunch& launch, int64_t spans, int processors,
@@ -265,8 +269,8 @@ void launch_attention_tile(const AttentionLaunch& launch, cudaStream_t stream);
 // Attention in fp32: any cache, any head.
 // Queries of a block, so that queries x grouped heads fill a block of threads.
 int attention_queries(const AttentionDims& dims);
-// Whether it can rotate such heads.
-bool attention_rotates(const AttentionDims& dims);
+// Whether it can rotate such heads, and store them in such a cache.
+bool attention_rotates(const AttentionDims& dims, CacheType type);
 int64_t attention_workspace(const AttentionLaunch& launch);
 // Bytes of shared memory that a block needs.
 int64_t attention_shared_bytes(const AttentionDims& dims, int most_queries, bool half);
