@@ -10,6 +10,7 @@
 #include "lowbit/tensor/codebook.h"
 #include "lowbit/tensor/input_codes.h"
 #include "support/backends.h"
+#include "support/environment.h"
 #include "support/random.h"
 #include "support/weights.h"
 
@@ -19,22 +20,11 @@ namespace {
 using test::gaussian;
 using test::multiply;
 using test::relative_error;
+using test::ScopedVariable;
 
 struct Case {
   QuantScheme scheme;
   int64_t rows, cols, outliers;
-};
-
-// Sets an environment variable for one test.
-class ScopedVariable {
- public:
-  ScopedVariable(const char* name, const std::string& value) : name_(name) {
-    setenv(name, value.c_str(), 1);
-  }
-  ~ScopedVariable() { unsetenv(name_); }
-
- private:
-  const char* name_;
 };
 
 std::vector<Case> all_cases() {

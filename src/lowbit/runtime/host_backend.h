@@ -83,6 +83,9 @@ class HostBackend : public Backend {
 // Throws kInvalidArgument unless `from` and `to` are two blocks of the cache.
 void check_block_copy(const KvCacheSpec& spec, int64_t from, int64_t to);
 
+// Writes a token's key or value to a page of a cache of host memory. x: [head_dim]
+void store_kv(const KvCacheSpec& spec, const float* x, int64_t token, uint8_t* page);
+
 // Shared by every host Linear. Throws kInvalidArgument.
 void check_linear_operands(const Linear& linear, const Tensor& x, const Tensor& y);
 void check_embed_operands(const Linear& linear, std::span<const int32_t> ids, const Tensor& out);

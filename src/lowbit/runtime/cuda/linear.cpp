@@ -75,6 +75,7 @@ class CudaLinear : public Linear {
   void embed(std::span<const int32_t> ids, Tensor& out) const override {
     check_embed_operands(*this, ids, out);
     if (ids.empty()) return;
+    environment_->chain.flush();
     const int32_t* device = environment_->device_ids(ids);
     const int count = static_cast<int>(ids.size());
     for (const Piece& piece : pieces_) {
@@ -143,8 +144,13 @@ class CudaLinear : public Linear {
     PackedMatrix m = piece.weight.matrix;
     const int tokens = static_cast<int>(x.rows);
     if (piece.rounded.input_bits == 0) {
+      if (tokens == 1 && m.codes != nullptr && e.chain.product(m, x.as<float>(), y)) return;
+      e.chain.flush();
       multiply_inputs(piece, m, x.as<float>(), tokens, y);
-    } else if (piece.rounded.fast) {
+      return;
+    }
+    e.chain.flush();
+    if (piece.rounded.fast) {
       multiply_rounded(m, piece.rounded, x.as<float>(), tokens, y, rows_, e);
     } else {
       const PlainlyRounded codes = round_plainly(piece.rounded, x.as<float>(), tokens, m.cols, e);

@@ -11,6 +11,7 @@
 #include "lowbit/runtime/backend.h"
 #include "lowbit/runtime/cuda/device.h"
 #include "lowbit/runtime/cuda/layouts.h"
+#include "lowbit/runtime/cuda/product_chain.h"
 #include "lowbit/runtime/cuda/step.h"
 
 namespace lowbit::cuda {
@@ -27,6 +28,7 @@ struct LinearEnvironment {
   std::string forced_layout;    // LOWBIT_LINEAR, or empty
   std::string forced_kernel;    // LOWBIT_CUDA_LINEAR: "stream" (where it can), "tile" (mma.sync
                                 // alone), "wgmma" (where many tokens are), or empty
+  ProductChain chain;           // of the step
   KnownIds tokens, logit_rows;  // of the step
   Scratch prepared{"inputs in 16 bits"}, row_scales{"scales of inputs"};
   Scratch group_sums{"sums of inputs"}, ids{"ids"};

@@ -6,6 +6,7 @@
 
 #include "lowbit/base/check.h"
 #include "lowbit/runtime/host_backend.h"
+#include "lowbit/runtime/kv_codes.h"
 #include "lowbit/tensor/input_codes.h"
 #include "lowbit/tensor/packing.h"
 
@@ -195,28 +196,26 @@ class RefLinear : public Linear {
 // One token's key or value in a page of the cache: [dim]
 void load_cache(const KvCacheSpec& spec, const uint8_t* page, int64_t token, float* out) {
   const int64_t dim = spec.head_dim;
+  const uint8_t* row = page + token * spec.row_bytes();
+  const uint8_t* scales = page + kBlockTokens * spec.row_bytes();
   if (spec.dtype == DType::kF32) {
-    std::copy_n(reinterpret_cast<const float*>(page) + token * dim, dim, out);
+    std::copy_n(reinterpret_cast<const float*>(row), dim, out);
   } else if (spec.dtype == DType::kF16) {
-    const auto* from = reinterpret_cast<const uint16_t*>(page) + token * dim;
+    const auto* from = reinterpret_cast<const uint16_t*>(row);
     std::transform(from, from + dim, out, f16_to_f32);
+  } else if (spec.dtype == DType::kE4M3) {
+    const float scale = f16_to_f32(reinterpret_cast<const uint16_t*>(scales)[token]);
+    std::transform(row, row + dim, out, [&](uint8_t code) { return e4m3_to_f32(code) * scale; });
+  } else if (spec.dtype == DType::kI4) {
+    const auto* groups = reinterpret_cast<const KvAffine*>(scales);
+    for (int64_t i = 0; i < dim; ++i) {
+      out[i] = groups[i / kKvGroup * kBlockTokens + token].value(row[i / 2] >> i % 2 * 4 & 15);
+    }
   } else {
-    const float scale = reinterpret_cast<const float*>(page + kBlockTokens * dim)[token];
-    const auto* codes = reinterpret_cast<const int8_t*>(page) + token * dim;
+    const float scale = reinterpret_cast<const float*>(scales)[token];
+    const auto* codes = reinterpret_cast<const int8_t*>(row);
     std::transform(codes, codes + dim, out,
                    [&](int8_t code) { return static_cast<float>(code) * scale; });
-  }
-}
-
-void store_cache(const KvCacheSpec& spec, uint8_t* page, int64_t token, const float* x) {
-  const int64_t dim = spec.head_dim;
-  if (spec.dtype == DType::kF32) {
-    std::copy_n(x, dim, reinterpret_cast<float*>(page) + token * dim);
-  } else if (spec.dtype == DType::kF16) {
-    std::transform(x, x + dim, reinterpret_cast<uint16_t*>(page) + token * dim, f32_to_f16);
-  } else {
-    reinterpret_cast<float*>(page + kBlockTokens * dim)[token] =
-        round_inputs(x, dim, 8, reinterpret_cast<int8_t*>(page) + token * dim);
   }
 }
 
@@ -279,11 +278,13 @@ class RefBackend : public HostBackend {
       float* row = qkv.row(token);
       for (int64_t head = 0; head < shape.heads + shape.kv_heads; ++head) {
         rotate(row + head * dim, cos.row(slot.position), sin.row(slot.position), dim / 2);
+        if (cache.spec.dtype == DType::kI4)
+          mix_dimensions(row + head * dim, dim, head >= shape.heads);
       }
       for (int64_t head = 0; head < shape.kv_heads; ++head) {
         const float* k = row + shape.q_cols() + head * dim;
-        store_cache(cache.spec, cache.page(layer, 0, block, head), within, k);
-        store_cache(cache.spec, cache.page(layer, 1, block, head), within, k + shape.kv_cols());
+        store_kv(cache.spec, k, within, cache.page(layer, 0, block, head));
+        store_kv(cache.spec, k + shape.kv_cols(), within, cache.page(layer, 1, block, head));
       }
     }
   }
