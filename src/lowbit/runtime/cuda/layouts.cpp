@@ -73,10 +73,10 @@ bool supports_q8(const QTensor& weight, bool) {
 }
 bool supports_t4(const QTensor& weight, bool exact) {
   const Table* table = table_of(weight.scheme.code);
-  return table != nullptr && (table->exact || !exact) && fold_of(weight) > 0;
+  return table != nullptr && (table->exact || !exact) && !weight.outliers && fold_of(weight) > 0;
 }
 bool supports_e4m3(const QTensor& weight, bool) {
-  return weight.scheme.code == Code::kE4M3 && fold_of(weight) > 0;
+  return weight.scheme.code == Code::kE4M3 && !weight.outliers && fold_of(weight) > 0;
 }
 bool supports_f16(const QTensor& weight, bool exact) {
   if (weight.scheme.code == Code::kF16) return true;

@@ -106,6 +106,7 @@ class CudaLinear : public Linear {
     for (const Piece& piece : pieces_) {
       name += concat(name.empty() ? "" : "+", piece.layout, "_cuda");
       if (piece.rounded.input_bits != 0) name += concat("_a", piece.rounded.input_bits);
+      if (piece.rounded.input_bits != 0 && !piece.rounded.fast) name += "_plain";
       if (piece.rounded.outliers.count > 0) name += "_outliers";
     }
     return name;

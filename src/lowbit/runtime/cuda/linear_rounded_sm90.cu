@@ -293,11 +293,12 @@ template <typename K>
 __device__ void fold_units(const RoundedProduct& p, Ring& ring, const WarpPlace& at,
                            const Turns& turns, int units, typename K::Raw& part,
                            typename K::Floats& sums) {
+  if (units == 0) return;
+  Step a[4];
+  const uint8_t* stage = ring.wait();
+  load_unit<K::kStorage>(stage + at.codes, ring.lane, a);
 #pragma unroll 1
-  for (int unit = 0; unit < units; ++unit) {
-    Step a[4];
-    const uint8_t* stage = ring.wait();
-    load_unit<K::kStorage>(stage + at.codes, ring.lane, a);
+  for (int left = units; left > 0; --left) {
     const uint64_t inputs = byte_matrix(stage);
     turns.wait();
     wgmma_begin();
@@ -312,6 +313,10 @@ __device__ void fold_units(const RoundedProduct& p, Ring& ring, const WarpPlace&
     wgmma_wait<0>();
     ring.release(ring.slot.index);
     ring.slot.next();
+    if (left > 1) {  // the next unit's codes, while this one's sums are added
+      stage = ring.wait();
+      load_unit<K::kStorage>(stage + at.codes, ring.lane, a);
+    }
 #pragma unroll
     for (int i = 0; i < K::kColumns / 2; ++i) {
       const auto value = static_cast<float>(part[i]);
@@ -719,40 +724,38 @@ bool is_grouped(const PackedMatrix& m) { return m.records > 1; }
 bool folds(const PackedMatrix& m) { return is_grouped(m) || !is_integer(m.storage); }
 int parts_of(int count, int size) { return (count + size - 1) / size; }
 
-// A plan whose clusters have `most` pieces of split tiles at most (all of a tile: none is split).
-RoundedPlan make_plan(const PackedMatrix& m, int tokens, int columns, int most, int pairs) {
+// A plan whose clusters have `most` pieces of split tiles (all of a tile: none is split). False if
+// there are not so many clusters.
+bool make_plan(const PackedMatrix& m, int tokens, int columns, int most, int pairs,
+               RoundedPlan& plan) {
   const int pieces = pieces_of(folds(m));
-  RoundedPlan plan;
   plan.columns = columns;
   plan.row_pairs = parts_of(m.rows, kCluster * kBlockRows);
   plan.column_tiles = parts_of(tokens, columns);
   plan.clusters = std::min(pairs, plan.tiles() * pieces);
   plan.split_tiles = plan.tiles() % plan.clusters;
-  plan.split_clusters = plan.split_tiles;
-  if (most < pieces) {
-    plan.split_clusters = std::min(plan.clusters, parts_of(plan.split_tiles * pieces, most));
-  }
+  plan.split_clusters = parts_of(plan.split_tiles * pieces, most);
+  if (plan.split_clusters > plan.clusters) return false;
   if (plan.tiles() < plan.clusters) plan.clusters = std::max(1, plan.split_clusters);
-  return plan;
+  return true;
 }
 
 // What a product takes on an H200, in microseconds, as far as plans differ.
-double time_of(const PackedMatrix& m, const RoundedPlan& plan, int pairs) {
+double time_of(const PackedMatrix& m, const RoundedPlan& plan, int most) {
   struct Cost {
-    double unit, tile, share;  // 128 columns of a tile; its end; adding what another left
+    double unit, end, share;  // 128 columns of a tile; its end; adding what another left
   };
-  constexpr Cost kIntegers[] = {{0.20, 1, 0.5}, {0.30, 1, 1}, {0.42, 1.5, 2}, {0.74, 3, 4}};
-  constexpr Cost kFloats[] = {{0.25, 1, 0.5}, {0.38, 1, 1.5}, {0.54, 1.5, 3}, {0, 0, 0}};
+  constexpr Cost kIntegers[] = {{0.27, 1, 0.7}, {0.33, 1.3, 1.8}, {0.40, 3, 3}, {0.67, 4, 5}};
+  constexpr Cost kFloats[] = {{0.28, 1, 0.7}, {0.36, 1.3, 1.8}, {0.47, 3, 3.4}, {}};
   const int size = plan.columns == 16 ? 0 : plan.columns == 64 ? 1 : plan.columns == 128 ? 2 : 3;
   const Cost& cost = (folds(m) ? kFloats : kIntegers)[size];
-  const int pieces = pieces_of(folds(m)), whole = plan.tiles() / std::max(plan.clusters, pairs);
-  const int split = parts_of(plan.split_tiles * pieces, std::max(1, plan.split_clusters));
-  const int others = plan.split_tiles == 0 ? 0 : parts_of(pieces, std::max(1, split)) - 1;
-  const double busy = (whole + static_cast<double>(split) / pieces) * m.units * cost.unit +
-                      (whole + (split > 0)) * cost.tile +
-                      others * cost.share * (folds(m) ? split : 1);
+  const int pieces = pieces_of(folds(m)), whole = (plan.tiles() - plan.split_tiles) / plan.clusters;
+  const int split = plan.split_tiles > 0 ? most : 0;
+  const int others = split > 0 ? parts_of(pieces, split) - 1 : 0;
+  const double busy = (whole + static_cast<double>(split) / pieces) * m.units * cost.unit;
   const double bytes = static_cast<double>(m.rows) * m.units * lane_words(m.storage) * 32;
-  return std::max(busy, bytes / 4.0e6);
+  return std::max(busy, bytes / 4.0e6) + (whole + (split > 0)) * cost.end +
+         others * cost.share * (folds(m) ? split : 1);
 }
 
 }  // namespace
@@ -763,9 +766,10 @@ RoundedPlan plan_rounded(const PackedMatrix& m, int tokens, int processors) {
   double least = std::numeric_limits<double>::infinity();
   for (const int columns : {16, 64, 128, 256}) {
     if (columns == 256 && folds(m)) continue;
-    for (int most = 1; most <= pieces_of(folds(m)); ++most) {
-      const RoundedPlan plan = make_plan(m, tokens, columns, most, pairs);
-      const double time = time_of(m, plan, pairs);
+    for (int most = 1; most <= pieces_of(folds(m)); most *= 2) {
+      RoundedPlan plan;
+      if (!make_plan(m, tokens, columns, most, pairs, plan)) continue;
+      const double time = time_of(m, plan, most);
       if (time < least) least = time, best = plan;
     }
   }

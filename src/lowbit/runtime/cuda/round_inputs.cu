@@ -12,8 +12,6 @@ namespace lowbit::cuda {
 namespace {
 
 constexpr int kMostThreads = 512;
-constexpr int kMostBlocks = 4;   // of a token
-constexpr int kFewTokens = 256;  // that leave room for more blocks
 constexpr int kHeld = 8;  // quads of inputs that a thread keeps from the search for the largest
 constexpr int kUnitQuads = kUnitCols / 4;
 constexpr uint32_t kInfinity = 0x7f800000u;
@@ -117,40 +115,17 @@ __device__ float store_outliers(const float* x, const OutlierView& outliers, int
   return scale;
 }
 
-// The largest of a cluster of blocks, in every thread. of_blocks: a word for each block, not in
-// use.
-__device__ uint32_t largest_of_cluster(uint32_t value, int blocks, uint32_t* of_blocks) {
-#if __CUDA_ARCH__ >= 900
-  const auto thread = static_cast<int>(threadIdx.x);
-  if (thread < blocks) {
-    const uint32_t mine = blockIdx.x % static_cast<unsigned>(blocks);
-    asm volatile(
-        "{.reg .b32 remote;\n"
-        "mapa.shared::cluster.u32 remote, %0, %1;\n"
-        "st.shared::cluster.u32 [remote], %2;}" ::"r"(
-            static_cast<uint32_t>(__cvta_generic_to_shared(of_blocks + mine))),
-        "r"(thread), "r"(value)
-        : "memory");
-  }
-  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::
-                   : "memory");
-  for (int i = 0; i < blocks; ++i) value = max(value, of_blocks[i]);
-#endif
-  return value;
-}
-
-// One cluster of `blocks` for each token; whole warps take units.
+// One block per token; whole warps take units.
 template <Rounding kRounding>
 __global__ void __launch_bounds__(kMostThreads)
-    round_inputs_wide(const PackedMatrix m, const float* inputs, int blocks, float limit,
+    round_inputs_wide(const PackedMatrix m, const float* inputs, float limit,
                       const OutlierView outliers, const RoundedInput to) {
-  __shared__ uint32_t warps[2][kMostThreads / 32], of_blocks[kMostBlocks];
+  __shared__ uint32_t warps[2][kMostThreads / 32];
   grid_start();
   grid_wait();
-  const int64_t token = static_cast<int>(blockIdx.x) / blocks;
-  const int rank = static_cast<int>(blockIdx.x) % blocks, block_threads = blockDim.x;
-  const int thread = rank * block_threads + static_cast<int>(threadIdx.x);
-  const int threads = block_threads * blocks, quads = m.units * kUnitQuads;
+  const int64_t token = blockIdx.x;
+  const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
+  const int quads = m.units * kUnitQuads;
   const float* x = inputs + token * m.cols;
   float4 held[kHeld];
   uint32_t mine = 0;
@@ -165,16 +140,12 @@ __global__ void __launch_bounds__(kMostThreads)
   for (int quad = thread + kHeld * threads; quad < quads; quad += threads) {
     mine = max(mine, largest_of_quad(load_quad(m, x, outliers, quad)));
   }
-  mine = largest_bits(mine, warps[0]);
-  if (blocks > 1) mine = largest_of_cluster(mine, blocks, of_blocks);
-  const TokenScale scale(mine, limit);
-  if (rank == 0) {
-    float apart = 1;
-    if (outliers.count > 0) apart = store_outliers(x, outliers, token, warps[1], to);
-    if (threadIdx.x == 0) {
-      to.scales[token] = scale.scale / apart;
-      if (outliers.count > 0) to.outlier_scales[token] = apart;
-    }
+  const TokenScale scale(largest_bits(mine, warps[0]), limit);
+  float apart = 1;
+  if (outliers.count > 0) apart = store_outliers(x, outliers, token, warps[1], to);
+  if (thread == 0) {
+    to.scales[token] = scale.scale / apart;
+    if (outliers.count > 0) to.outlier_scales[token] = apart;
   }
   const auto store = [&](const float4& v, int quad) {
     const uint32_t codes = round_quad<kRounding>(v, scale.inverse);
@@ -249,16 +220,8 @@ void launch_round_inputs(const PackedMatrix& matrix, const float* x, int tokens,
   const auto kernel = rounding == Rounding::kInt8   ? round_inputs_wide<Rounding::kInt8>
                       : rounding == Rounding::kInt4 ? round_inputs_wide<Rounding::kInt4>
                                                     : round_inputs_wide<Rounding::kE4M3>;
-  // As many blocks as there are quads for, while tokens are few.
-  const int quads = matrix.units * kUnitQuads;
-  int blocks = 1;
-  while (overlaps_launches() && blocks < kMostBlocks && tokens * blocks <= kFewTokens &&
-         quads > blocks * kMostThreads) {
-    blocks *= 2;
-  }
-  launch_cluster(kernel, dim3(static_cast<unsigned>(tokens * blocks)),
-                 threads_for((quads + blocks - 1) / blocks), 0, blocks, stream, matrix, x, blocks,
-                 limit, outliers, to);
+  launch(kernel, dim3(static_cast<unsigned>(tokens)), threads_for(matrix.units * kUnitQuads), 0,
+         stream, matrix, x, limit, outliers, to);
 }
 
 void launch_round_plainly(int cols, const float* x, int tokens, Rounding rounding, float limit,
