@@ -278,7 +278,7 @@ void launch_attention(const AttentionLaunch& launch, cudaStream_t stream);
 
 // A query about a row of logits (runtime/logit_query.h), and what was found.
 struct RowQuery {
-  int kind = 0;  // LogitQuery::Kind
+  int kind = 0;   // LogitQuery::Kind
   int count = 0;  // kToken: the token
   bool sums = false;
   float scale = 1;
