@@ -74,7 +74,7 @@ class CudaBackend : public HostBackend {
 
   std::unique_ptr<Linear> make_linear(std::vector<LinearWeight> parts) override {
     forget_recordings();
-    note_input_bits(parts);
+    note_inputs(parts);
     return cuda::make_cuda_linear(std::move(parts), linears_);
   }
   Tensor upload(std::span<const float> values) override;
