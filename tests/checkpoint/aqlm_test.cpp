@@ -29,7 +29,7 @@ Json facts_of(const std::string& module) {
 }
 
 // The golden file's tensors, with the large codebooks that it leaves out.
-MemorySource golden_source() {
+MemorySource make_golden_source() {
   MemorySource source = test::golden_linears("aqlm.safetensors");
   for (const auto& [module, text] : golden_file().header().metadata) {
     if (module == "model" || source.contains(module + ".codebooks")) continue;
@@ -50,11 +50,16 @@ MemorySource golden_source() {
   return source;
 }
 
+const MemorySource& golden_source() {
+  static const MemorySource source = make_golden_source();
+  return source;
+}
+
 class AqlmGolden : public testing::TestWithParam<const char*> {
  protected:
   const std::string module_ = GetParam();
   const Json facts_ = facts_of(module_);
-  const MemorySource source_ = golden_source();
+  const MemorySource& source_ = golden_source();
 };
 
 TEST_P(AqlmGolden, ReadsWhatThePackageReadsBitForBit) {
@@ -120,7 +125,7 @@ INSTANTIATE_TEST_SUITE_P(All, AqlmGolden,
                          [](const auto& info) { return "Of" + std::string(info.param); });
 
 TEST(Aqlm, ConfigsThatCannotBeAreRefused) {
-  const MemorySource source = golden_source();
+  const MemorySource& source = golden_source();
   for (const char* key :
        {"num_codebooks", "nbits_per_codebook", "out_group_size", "in_group_size"}) {
     for (const Json& value : {Json(0), Json(-1), Json(3), Json(17), Json(1 << 20), Json("two")}) {
@@ -172,7 +177,7 @@ class AqlmModel : public testing::Test {
 };
 
 TEST_F(AqlmModel, LogitsAreThoseOfTransformersWithTheSameWeights) {
-  const MemorySource golden = golden_source();
+  const MemorySource& golden = golden_source();
   const StoredTensor tokens = golden.tensor("tokens");
   std::vector<int32_t> ids(tokens.bytes.size / 4);
   std::memcpy(ids.data(), tokens.bytes.data, tokens.bytes.size);
@@ -201,7 +206,7 @@ TEST_F(AqlmModel, VerifyReadsItTwice) {
 TEST_F(AqlmModel, IsASourceForOtherFormatsButNoTarget) {
   QuantizeOptions options;
   options.bits = 8;
-  options.group_size = 32;
+  options.group_size = -1;
   options.format = "compressed-tensors";
   options.threads = 1;
   quantize_checkpoint(model(), folder_ / "out", options);
