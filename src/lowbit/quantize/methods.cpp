@@ -98,7 +98,7 @@ QuantScheme fp8_rows(const SchemeRequest& request) {
   QuantScheme scheme = fp8_scheme(1, 0);
   if (request.input_bits == 8) {
     scheme.input_bits = 8;
-    scheme.input_form = InputForm::kFloatToken;
+    scheme.input_form = request.input_form;
   }
   return scheme;
 }

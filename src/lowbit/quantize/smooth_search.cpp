@@ -197,7 +197,7 @@ void fold_smoothing(BlockWeights& block, LinearGroup group, const std::vector<fl
 
 InputRounding rounding_of(const QuantScheme& scheme, const std::vector<float>& low,
                           const std::vector<float>& high, const std::vector<float>& scales) {
-  InputRounding rounding{scheme.input_bits, scheme.input_form};
+  InputRounding rounding{scheme.input_bits, scheme.input_form, false, 0, 0};
   if (rounding.bits == 0 || !has_static_inputs(scheme)) return rounding;
   float least = 0, most = 0;
   for (size_t k = 0; k < low.size(); ++k) {

@@ -189,8 +189,10 @@ void HostBackend::check_silu(const Tensor& gate_up, const Tensor& out) const {
                " x ", gate_up.cols, " to ", out.rows, " x ", out.cols);
 }
 
-void HostBackend::note_inputs(const std::vector<LinearWeight>& parts) {
+void HostBackend::note_inputs(const std::vector<LinearWeight>& parts,
+                              bool (*follows)(const QuantScheme&)) {
   for (const LinearWeight& part : parts) {
+    if (follows != nullptr && !follows(part.weight.scheme)) continue;
     const InputRounding rounding = input_rounding(part.weight);
     if (rounding.bits != 0) input_roundings_.insert(name_of(rounding));
   }

@@ -67,8 +67,11 @@ class HostBackend : public Backend {
   void check_silu(const Tensor& gate_up, const Tensor& out) const;
 
   // For make_linear and description(): which roundings schemes ask for, and ", but inputs of 4 bits
-  // a token and 8 bits a token ..." or that they are not rounded so; empty if no scheme asks.
-  void note_inputs(const std::vector<LinearWeight>& parts);
+  // a token and 8 bits a token ..." or that they are not rounded so; empty if no scheme asks. With
+  // `follows`, only of schemes that it is true of.
+  void note_inputs(const std::vector<LinearWeight>& parts,
+                   bool (*follows)(const QuantScheme&) = nullptr);
+  void forget_inputs() { input_roundings_.clear(); }
   std::string input_note(bool rounded) const;
 
   std::shared_ptr<ThreadPool> pool_;

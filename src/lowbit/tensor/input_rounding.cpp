@@ -64,56 +64,54 @@ float float_scale(const float* x, int64_t cols) {
 InputRounding input_rounding(const QTensor& weight) {
   const QuantScheme& scheme = weight.scheme;
   if (scheme.input_bits == 0) return {};
-  if (!has_static_inputs(scheme)) return {scheme.input_bits, scheme.input_form, 0, 0};
-  return {scheme.input_bits, scheme.input_form, weight.input_scale, weight.input_zero};
+  InputRounding rounding{scheme.input_bits, scheme.input_form, scheme.code == Code::kE4M3, 0, 0};
+  if (!has_static_inputs(scheme)) return rounding;
+  rounding.scale = weight.input_scale;
+  rounding.zero = weight.input_zero;
+  return rounding;
 }
 
 std::string name_of(const InputRounding& rounding) {
-  constexpr const char* kForms[] = {" bits a token",
-                                    " bits a token with zero points",
-                                    " bits, static",
-                                    " bits, static with a zero point",
-                                    "-bit floats a token",
-                                    "-bit floats for 128 of a token",
-                                    "-bit floats, static"};
-  return concat(rounding.bits, kForms[static_cast<int>(rounding.form)]);
+  constexpr const char* kForms[] = {" a token", " a token with zero points", ", static",
+                                    ", static with a zero point", " for 128 of a token"};
+  return concat(rounding.bits, rounding.floats ? "-bit floats" : " bits",
+                kForms[static_cast<int>(rounding.form)]);
 }
 
 void round_input_values(const InputRounding& rounding, const float* x, int64_t cols, float* out) {
   if (!all_finite(x, cols)) return void(std::fill_n(out, cols, std::nanf("")));
-  const auto zeros = [&](int64_t first, int64_t count) { std::fill_n(out + first, count, 0.f); };
   switch (rounding.form) {
     case InputForm::kToken: {
-      std::vector<int8_t> codes(static_cast<size_t>(cols));
-      const float scale = round_inputs(x, cols, rounding.bits, codes.data());
-      for (int64_t k = 0; k < cols; ++k) out[k] = scale * static_cast<float>(codes[k]);
+      QuantScheme scheme = int_scheme(8, cols);
+      if (rounding.floats) scheme.code = Code::kE4M3;
+      scheme.input_bits = rounding.bits;
+      std::vector<float> codes(static_cast<size_t>(cols));
+      const float scale = round_inputs(scheme, x, cols, codes.data());
+      for (int64_t k = 0; k < cols; ++k) out[k] = scale * codes[static_cast<size_t>(k)];
       return;
     }
     case InputForm::kTokenZero: {
       const Steps steps = range_of(x, cols, rounding.bits);
-      if (steps.scale == 0) return zeros(0, cols);
+      if (steps.scale == 0) return void(std::fill_n(out, cols, 0.f));
       return round_integers(steps, rounding.bits, x, cols, out);
     }
     case InputForm::kStatic:
+      if (rounding.floats) return round_floats(rounding.scale, x, cols, out);
+      return round_integers({rounding.scale, 0}, rounding.bits, x, cols, out);
     case InputForm::kStaticZero:
       return round_integers({rounding.scale, static_cast<float>(rounding.zero)}, rounding.bits, x,
                             cols, out);
-    case InputForm::kFloatToken:
-    case InputForm::kFloatGroup: {
-      const int64_t size = rounding.form == InputForm::kFloatToken ? cols : kFloatGroup;
-      for (int64_t k = 0; k < cols; k += size) {
-        const int64_t count = std::min(size, cols - k);
+    case InputForm::kGroup:
+      for (int64_t k = 0; k < cols; k += kFloatGroup) {
+        const int64_t count = std::min(kFloatGroup, cols - k);
         const float scale = float_scale(x + k, count);
         if (scale <= kTiny) {
-          zeros(k, count);
+          std::fill_n(out + k, count, 0.f);
         } else {
           round_floats(scale, x + k, count, out + k);
         }
       }
       return;
-    }
-    case InputForm::kFloatStatic:
-      return round_floats(rounding.scale, x, cols, out);
   }
 }
 

@@ -11,12 +11,13 @@ namespace lowbit {
 struct InputRounding {
   int bits = 0;  // 0: inputs stay as they are
   InputForm form = InputForm::kToken;
+  bool floats = false;  // E4M3, not integers
   float scale = 0;  // of static forms
   int zero = 0;
 
   bool operator==(const InputRounding&) const = default;
   // As round_inputs() has it, whose codes integer kernels multiply.
-  bool has_integer_codes() const { return bits != 0 && form == InputForm::kToken; }
+  bool has_integer_codes() const { return bits != 0 && form == InputForm::kToken && !floats; }
 };
 
 InputRounding input_rounding(const QTensor& weight);
@@ -25,7 +26,7 @@ InputRounding input_rounding(const QTensor& weight);
 std::string name_of(const InputRounding& rounding);
 
 // out = what the codes of x stand for; out may be x. For integers from `low` = -2^(bits-1) on:
-//   token       round_inputs()
+//   token       round_inputs(), round_inputs_to_floats()
 //   token zero  s = (max(x, 0) - min(x, 0)) / (2^bits - 1), z = round(low - min(x, 0) / s)
 //   static      s and z of the checkpoint
 //     out = s * (clamp(round(x / s + z), low, -low - 1) - z)

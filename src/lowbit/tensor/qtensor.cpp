@@ -41,8 +41,7 @@ std::string code_name(const QuantScheme& scheme) {
 }
 
 std::string input_name(const QuantScheme& scheme) {
-  constexpr const char* kForms[] = {"",  "zero",   "static", "static_zero",
-                                     "f", "f_g128", "f_static"};
+  constexpr const char* kForms[] = {"", "zero", "static", "static_zero", "g128"};
   return concat("_a", scheme.input_bits, kForms[static_cast<int>(scheme.input_form)]);
 }
 
@@ -92,8 +91,12 @@ template <typename... Parts>
 bool inputs_are_possible(const QuantScheme& scheme) {
   if (scheme.input_bits == 0) return true;
   if (scheme.code != Code::kInt && scheme.code != Code::kE4M3) return false;
-  if (has_float_inputs(scheme)) return scheme.input_bits == 8;
-  return scheme.input_bits >= 2 && scheme.input_bits <= 8;
+  const InputForm form = scheme.input_form;
+  if (scheme.code == Code::kE4M3) {
+    return scheme.input_bits == 8 && form != InputForm::kTokenZero &&
+           form != InputForm::kStaticZero;
+  }
+  return scheme.input_bits >= 2 && scheme.input_bits <= 8 && form != InputForm::kGroup;
 }
 
 bool is_possible(const QuantScheme& scheme) {

@@ -45,15 +45,13 @@ enum class ScaleForm : uint8_t {
   kNested,  // themselves quantized to 8 bits (bitsandbytes' double quantization)
 };
 
-// How inputs are rounded, where QuantScheme::input_bits says that they are (tensor/input_codes.h).
+// How inputs are rounded, where QuantScheme::input_bits says that they are.
 enum class InputForm : uint8_t {
-  kToken,       // integers, a scale for each token: that of its largest magnitude
-  kTokenZero,   // integers, scale and zero point of each token's range
-  kStatic,      // integers, QTensor::input_scale for all tokens
-  kStaticZero,  // the same with QTensor::input_zero
-  kFloatToken,  // E4M3, a scale for each token
-  kFloatGroup,  // E4M3, a scale for each 128 columns of a token
-  kFloatStatic  // E4M3, QTensor::input_scale for all tokens
+  kToken,       // a scale for each token: that of its largest magnitude (tensor/input_codes.h)
+  kTokenZero,   // scale and zero point of each token's range; integers only
+  kStatic,      // QTensor::input_scale for all tokens
+  kStaticZero,  // the same with QTensor::input_zero; integers only
+  kGroup        // a scale for each 128 columns of a token; floats only
 };
 
 // As a request that is not of a weight yet, group_rows and group_size may be 0: all rows, all
@@ -65,8 +63,8 @@ struct QuantScheme {
   int64_t group_size = 0;  // columns that share a scale; 0 for dense; cols for one per row
   Zero zero = Zero::kNone;
   ScaleForm scale_form = ScaleForm::kFloat;
-  // Inputs are rounded to so many bits before they are multiplied: W8A8, W4A8, W4A4. 0: they are
-  // not. kInt and kE4M3 only.
+  // Inputs are rounded before they are multiplied: to whole numbers of so many bits (kInt: W8A8, W4A8,
+  // W4A4) or 8-bit floats (kE4M3: 8). 0: they are not.
   int input_bits = 0;
   InputForm input_form = InputForm::kToken;
   // kAdditive: a code stands for vector_cols columns of group_rows rows, and as many codes are
@@ -80,12 +78,12 @@ struct QuantScheme {
   bool operator==(const QuantScheme&) const = default;
 };
 
-constexpr bool has_float_inputs(const QuantScheme& scheme) {
-  return scheme.input_form >= InputForm::kFloatToken;
+// Inputs rounded with a scale for each token, which is what every backend does.
+constexpr bool rounds_tokens(const QuantScheme& scheme) {
+  return scheme.input_bits != 0 && scheme.input_form == InputForm::kToken;
 }
 constexpr bool has_static_inputs(const QuantScheme& scheme) {
-  return scheme.input_form == InputForm::kStatic || scheme.input_form == InputForm::kStaticZero ||
-         scheme.input_form == InputForm::kFloatStatic;
+  return scheme.input_form == InputForm::kStatic || scheme.input_form == InputForm::kStaticZero;
 }
 
 constexpr QuantScheme dense_scheme(Code code) {

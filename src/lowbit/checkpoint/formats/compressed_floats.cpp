@@ -166,32 +166,27 @@ struct Inputs {
   bool operator==(const Inputs&) const = default;
 };
 
-// "input_activations" of a config group.
-Inputs inputs_of(const Json& group) {
+// "input_activations" of a config group whose weights are of `type`: only inputs of the same.
+Inputs inputs_of(const Json& group, const std::string& type) {
   const auto inputs = group.find("input_activations");
   if (inputs == group.end() || !inputs->is_object()) return {};
   const auto found = inputs->find("dynamic");
   const bool dynamic = found != inputs->end() && *found == true;
   const bool fixed = found == inputs->end() || *found == false;
   const bool symmetric = json_bool(*inputs, "symmetric", true, kConfig);
-  const std::string type = json_string(*inputs, "type", "int", kConfig);
-  const std::string strategy = json_string(*inputs, "strategy", dynamic ? "token" : "tensor", kConfig);
+  const std::string strategy =
+      json_string(*inputs, "strategy", dynamic ? "token" : "tensor", kConfig);
   const int64_t bits = json_int(*inputs, "num_bits", 8, kConfig);
   const bool tokens = dynamic && strategy == "token", whole = fixed && strategy == "tensor";
-  if (type == "int" && (bits == 4 || bits == 8)) {
-    const int width = static_cast<int>(bits);
-    if (tokens) return {width, symmetric ? InputForm::kToken : InputForm::kTokenZero};
-    if (whole) return {width, symmetric ? InputForm::kStatic : InputForm::kStaticZero};
-  }
-  if (type == "float" && bits == 8 && symmetric) {
-    if (tokens) return {8, InputForm::kFloatToken};
-    if (whole) return {8, InputForm::kFloatStatic};
-    const auto size = inputs->find("group_size");
-    if (dynamic && strategy == "group" && size != inputs->end() && *size == 128) {
-      return {8, InputForm::kFloatGroup};
-    }
-  }
-  return {};
+  const bool floats = type == "float";
+  if (json_string(*inputs, "type", "int", kConfig) != type || (floats && !symmetric)) return {};
+  if (bits != 8 && (bits != 4 || floats)) return {};
+  const int width = static_cast<int>(bits);
+  if (tokens) return {width, symmetric ? InputForm::kToken : InputForm::kTokenZero};
+  if (whole) return {width, symmetric ? InputForm::kStatic : InputForm::kStaticZero};
+  const auto size = inputs->find("group_size");
+  const bool groups = dynamic && strategy == "group" && size != inputs->end() && *size == 128;
+  return floats && groups ? Inputs{8, InputForm::kGroup} : Inputs{};
 }
 
 // How the inputs of such a weight are rounded: as all config groups of its type and width say.
@@ -208,7 +203,7 @@ Inputs inputs_for(const Json& config, const QuantScheme& scheme) {
     const Json& weights = group["weights"];
     if (json_int(weights, "num_bits", 8, kConfig) != scheme.bits) continue;
     if (json_string(weights, "type", "int", kConfig) != type) continue;
-    const Inputs stated = inputs_of(group);
+    const Inputs stated = inputs_of(group, type);
     if (any && stated != agreed) return {};
     agreed = stated;
     any = true;
@@ -329,7 +324,7 @@ std::vector<StoredTensor> write_fp8(const std::string& module, const QTensor& we
 // W8A8, which programs run with integer products only from format int-quantized.
 bool is_w8a8(const QuantScheme& scheme, int64_t cols) {
   return scheme.code == Code::kInt && scheme.bits == 8 && scheme.input_bits == 8 &&
-         !has_float_inputs(scheme) && scheme.group_size == cols && scheme.group_rows == 1 &&
+         scheme.group_size == cols && scheme.group_rows == 1 &&
          scheme.zero != Zero::kOffset;
 }
 
@@ -395,10 +390,10 @@ FloatConfig float_config(const QuantScheme& scheme) {
 
 Json input_config(const QuantScheme& scheme) {
   const InputForm form = scheme.input_form;
-  const bool fixed = has_static_inputs(scheme), groups = form == InputForm::kFloatGroup;
+  const bool fixed = has_static_inputs(scheme), groups = form == InputForm::kGroup;
   const bool zero = form == InputForm::kTokenZero || form == InputForm::kStaticZero;
   return {{"num_bits", scheme.input_bits},
-          {"type", has_float_inputs(scheme) ? "float" : "int"},
+          {"type", scheme.code == Code::kE4M3 ? "float" : "int"},
           {"symmetric", !zero},
           {"strategy", fixed ? "tensor" : groups ? "group" : "token"},
           {"group_size", groups ? Json(128) : Json()},

@@ -13,8 +13,9 @@ namespace lowbit::cpu {
 
 namespace {
 
-constexpr int64_t kInt8Tokens = 96;  // of a work item: their codes stay in L2
+constexpr int64_t kInt8Tokens = 192;  // of a work item: their codes stay in L2
 constexpr int64_t kF32Tokens = 96;
+constexpr int64_t kTileTokens = 16;  // of Kernels::arrange_input
 constexpr int64_t kSerialWork = 1 << 14;  // multiply-adds not worth waking a thread
 
 // Memory for an input in the form a kernel wants.
@@ -214,15 +215,14 @@ void CpuLinear::for_work(const Piece& piece, int64_t tokens, int64_t token_block
       piece.label);
 }
 
-// Calls body(token), in parallel if there are many.
+// Calls body(token), in parallel if there are many; a tile's tokens one after another.
 template <typename Body>
 void CpuLinear::for_tokens(int64_t tokens, const Body& body) const {
-  constexpr int64_t kChunk = 8;
-  environment_->pool->parallel_for((tokens + kChunk - 1) / kChunk,
+  environment_->pool->parallel_for((tokens + kTileTokens - 1) / kTileTokens,
                                    [&](int64_t index, int) {
-                                     for (int64_t i = index * kChunk;
-                                          i < std::min(tokens, (index + 1) * kChunk); ++i)
-                                       body(i);
+                                     const int64_t first = index * kTileTokens;
+                                     const int64_t last = std::min(tokens, first + kTileTokens);
+                                     for (int64_t i = first; i < last; ++i) body(i);
                                    },
                                    "quantize_input");
 }
@@ -243,23 +243,37 @@ void CpuLinear::pack_outliers(std::span<const LinearWeight> parts, Packer& packe
 CpuLinear::Room CpuLinear::reserve_room(const Piece& piece, int64_t tokens) const {
   const PackedMatrix& matrix = piece.weight.matrix;
   const auto outliers = static_cast<int64_t>(piece.outlier_columns.size());
+  const bool tiled = int8(piece) && environment_->kernels->arrange_input != nullptr;
+  const int64_t arranged = tiled ? tokens / kTileTokens * kTileTokens * matrix.blocks : 0;
   const int64_t cells = int8(piece) ? tokens * matrix.blocks : 0;
   const int64_t rows = piece.changes_inputs() ? tokens * cols_ : 0;
   const int64_t products = outliers > 0 ? tokens * matrix.rows : 0;
-  float* memory = reserve(*environment_,
-                          cells * (kBlockCols + 7 * 4) + (rows + tokens * outliers + products) * 4);
+  float* memory = reserve(*environment_, arranged * (kBlockCols + 5 * 4) +
+                                             cells * (kBlockCols + 7 * 4) +
+                                             (rows + tokens * outliers + products) * 4);
+  const auto take = [&](int64_t floats) {
+    float* part = memory;
+    memory += floats;
+    return part;
+  };
   Room room{};
   room.codes.blocks = matrix.blocks;
   room.codes.sum_cols = matrix.split_blocks ? kBlockCols / 2 : kBlockCols;
-  room.codes.codes = reinterpret_cast<int8_t*>(memory);
-  room.codes.scales = memory + cells * kBlockCols / 4;
-  room.codes.sums = room.codes.scales + cells;
-  room.codes.code_sums = room.codes.sums + 2 * cells;
-  room.codes.starts = reinterpret_cast<int32_t*>(room.codes.sums + 4 * cells);
   room.codes.start = start_of(matrix);
-  room.rows = room.codes.sums + 6 * cells;
-  room.outliers = room.rows + rows;
-  room.products = room.outliers + tokens * outliers;
+  if (arranged > 0) {  // first, so that tiles are aligned
+    room.codes.tile_codes = reinterpret_cast<int8_t*>(take(arranged * kBlockCols / 4));
+    room.codes.tile_scales = take(arranged);
+    room.codes.tile_sums = take(2 * arranged);
+    room.codes.tile_code_sums = take(2 * arranged);
+  }
+  room.codes.codes = reinterpret_cast<int8_t*>(take(cells * kBlockCols / 4));
+  room.codes.scales = take(cells);
+  room.codes.sums = take(2 * cells);
+  room.codes.code_sums = take(2 * cells);
+  room.codes.starts = reinterpret_cast<int32_t*>(take(2 * cells));
+  room.rows = take(rows);
+  room.outliers = take(tokens * outliers);
+  room.products = take(products);
   return room;
 }
 
@@ -308,6 +322,9 @@ void CpuLinear::forward_int8(const Piece& piece, const Tensor& x, const Room& ro
       quantize_token(row, cols_, piece.inputs.bits, token, room.codes);
     } else {
       kernels.quantize_input(row, cols_, token, room.codes);
+    }
+    if (room.codes.tile_codes != nullptr && token % kTileTokens == kTileTokens - 1) {
+      kernels.arrange_input(token / kTileTokens, room.codes);
     }
   });
   for_work(piece, x.rows, kInt8Tokens, [&](Range tiles, Range tokens) {

@@ -36,7 +36,7 @@ void rms_norm(const float* x, const float* weight, int64_t count, float eps, flo
 
 // The inputs of a weight whose scheme rounds them.
 struct RoundedInputs {
-  std::vector<int8_t> codes;    // [tokens][cols]
+  std::vector<float> codes;     // [tokens][cols]
   std::vector<float> scales;    // [tokens]
   std::vector<float> outliers;  // [tokens][outlier columns], as they are; 0 among the codes
 };
@@ -53,15 +53,15 @@ RoundedInputs inputs_for(const QTensor& weight, const Tensor& x) {
         row[column] = 0;
       }
     }
-    inputs.scales.push_back(round_inputs(row.data(), x.cols, weight.scheme.input_bits,
-                                         inputs.codes.data() + token * x.cols));
+    inputs.scales.push_back(
+        round_inputs(weight.scheme, row.data(), x.cols, inputs.codes.data() + token * x.cols));
   }
   return inputs;
 }
 
 // One row of such a weight times one token after another:
 //   y = scale_x * sum over groups of scale_w * (sum of (q - zero) * code_x)  + x_o . w_o
-// with the inner sum in integers.
+// with the inner sum in integers, or in double for 8-bit floats.
 class RoundedRow {
  public:
   RoundedRow(const QTensor& weight, int64_t row) : weight_(weight) {
@@ -73,7 +73,10 @@ class RoundedRow {
       const int zero = scheme.zero == Zero::kNone  ? 1 << (scheme.bits - 1)
                        : scheme.zero == Zero::kInt ? weight.zeros[entry]
                                                    : 0;
-      values_.push_back(static_cast<int>(unpack(codes, k, scheme.bits)) - zero);
+      const uint32_t code = unpack(codes, k, scheme.bits);
+      values_.push_back(scheme.code == Code::kE4M3
+                            ? e4m3_to_f32(static_cast<uint8_t>(code))
+                            : static_cast<float>(static_cast<int>(code) - zero));
     }
     if (!weight.outliers) return;
     outliers_.resize(weight.outliers->columns.size());
@@ -81,16 +84,16 @@ class RoundedRow {
   }
 
   float times(const RoundedInputs& inputs, int64_t token) const {
-    const int8_t* codes = inputs.codes.data() + token * weight_.cols;
+    const float* codes = inputs.codes.data() + token * weight_.cols;
     const int64_t size = weight_.scheme.group_size;
     const auto input = [&](int64_t k) {
       return codes[weight_.input_order.empty() ? k : weight_.input_order[k]];
     };
     float sum = 0;
     for (int64_t group = 0; group < weight_.groups(); ++group) {
-      int64_t products = 0, codes_alone = 0;
+      double products = 0, codes_alone = 0;
       for (int64_t k = group * size; k < std::min(weight_.cols, (group + 1) * size); ++k) {
-        products += values_[static_cast<size_t>(k)] * input(k);
+        products += double{values_[static_cast<size_t>(k)]} * double{input(k)};
         codes_alone += input(k);
       }
       sum += weight_.scales[first_entry_ + group] * static_cast<float>(products);
@@ -106,7 +109,7 @@ class RoundedRow {
  private:
   const QTensor& weight_;
   int64_t first_entry_ = 0;
-  std::vector<int> values_;      // [cols]
+  std::vector<float> values_;    // [cols]
   std::vector<float> outliers_;  // [outlier columns]
 };
 
@@ -178,10 +181,9 @@ class RefLinear : public Linear {
   size_t part_of(int64_t row) const {
     return std::upper_bound(first_rows_.begin(), first_rows_.end(), row) - first_rows_.begin() - 1;
   }
-  // Whether it multiplies integers.
+  // Whether it multiplies codes.
   bool rounds(const LinearWeight& part) const {
-    return rounds_inputs_ && part.weight.scheme.code == Code::kInt &&
-           input_rounding(part.weight).has_integer_codes();
+    return rounds_inputs_ && rounds_tokens(part.weight.scheme);
   }
   // Inputs as other roundings make them; empty if there is none.
   std::vector<float> rounded_values(const LinearWeight& part, const Tensor& x) const {
