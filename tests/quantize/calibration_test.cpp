@@ -210,6 +210,7 @@ TEST_F(Calibration, RefusesToGoOnWithOtherData) {
 TEST_F(Calibration, ActScalesStandForCalibrationData) {
   QuantizeOptions chosen = options("smoothquant");
   chosen.format = "compressed-tensors";
+  chosen.method_options.smoothquant.alpha = 0.5;
   const auto expected = made(chosen);
 
   const auto checkpoint = open_checkpoint(model());
@@ -222,6 +223,8 @@ TEST_F(Calibration, ActScalesStandForCalibrationData) {
   write_act_scales(folder_ / "scales.safetensors", scales);
   chosen.calibration.path.clear();
   chosen.act_scales = folder_ / "scales.safetensors";
+  EXPECT_EQ(made(chosen), expected);
+  chosen.method_options.smoothquant.alpha.reset();  // 0.5 with act_scales
   EXPECT_EQ(made(chosen), expected);
 
   chosen.act_scales = test::golden("checkpoint/scales.pt");  // of another model

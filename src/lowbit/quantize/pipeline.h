@@ -21,6 +21,7 @@ struct QuantizeOptions {
   int64_t group_size = 0;  // -1: one group per row; 0: the format's usual (64; GGUF: the type's)
   bool symmetric = true;
   int input_bits = 0;  // of the linears' inputs: 4, 8, 16 (not rounded); 0: the method's usual
+  InputForm input_form = InputForm::kToken;  // kStatic and kStaticZero: smoothquant only
   // "gptq", "compressed-tensors", "gguf[:TYPE]" (gguf_recipe.h), "safetensors[:f16|bf16]"; empty:
   // the method's. A GGUF type or "safetensors" decides bits, groups and symmetry by itself.
   std::string format;

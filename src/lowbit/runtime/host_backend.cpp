@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "lowbit/base/check.h"
+#include "lowbit/tensor/input_rounding.h"
 #include "lowbit/base/limits.h"
 #include "lowbit/runtime/kv_codes.h"
 #include "lowbit/tensor/input_codes.h"
@@ -216,18 +217,23 @@ void HostBackend::check_silu(const Tensor& gate_up, const Tensor& out) const {
                " x ", gate_up.cols, " to ", out.rows, " x ", out.cols);
 }
 
-void HostBackend::note_input_bits(const std::vector<LinearWeight>& parts) {
+void HostBackend::note_inputs(const std::vector<LinearWeight>& parts,
+                              bool (*follows)(const QuantScheme&)) {
   for (const LinearWeight& part : parts) {
-    if (part.weight.scheme.input_bits != 0) input_bits_.insert(part.weight.scheme.input_bits);
+    if (follows != nullptr && !follows(part.weight.scheme)) continue;
+    const InputRounding rounding = input_rounding(part.weight);
+    if (rounding.bits != 0) input_roundings_.insert(name_of(rounding));
   }
 }
 
 std::string HostBackend::input_note(bool rounded) const {
-  if (input_bits_.empty()) return "";
-  std::string bits;
-  for (const int width : input_bits_) bits += concat(bits.empty() ? "" : " and ", width);
-  return rounded ? concat(", but inputs of ", bits, " bits a token where the checkpoint says so")
-                 : concat(", not the ", bits, " bits a token that the checkpoint says");
+  if (input_roundings_.empty()) return "";
+  std::string names;
+  for (const std::string& name : input_roundings_) {
+    names += concat(names.empty() ? "" : " and ", name);
+  }
+  return rounded ? concat(", but inputs of ", names, " where the checkpoint says so")
+                 : concat(", not the ", names, " that the checkpoint says");
 }
 
 void check_linear_operands(const Linear& linear, const Tensor& x, const Tensor& y) {

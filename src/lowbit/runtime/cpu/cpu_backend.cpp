@@ -39,7 +39,7 @@ class CpuBackend : public HostBackend {
   }
 
   std::unique_ptr<Linear> make_linear(std::vector<LinearWeight> parts) override {
-    note_input_bits(parts);
+    note_inputs(parts);
     return cpu::make_cpu_linear(std::move(parts), linears_);
   }
 

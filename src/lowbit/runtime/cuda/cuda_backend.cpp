@@ -91,7 +91,7 @@ class CudaBackend : public HostBackend {
 
   std::unique_ptr<Linear> make_linear(std::vector<LinearWeight> parts) override {
     forget_recordings();
-    note_input_bits(parts);
+    note_inputs(parts, rounds_tokens);
     return cuda::make_cuda_linear(std::move(parts), linears_);
   }
   Tensor upload(std::span<const float> values) override;
@@ -215,7 +215,7 @@ void CudaBackend::check_tensor_cores() {
     const bool agree =
         cuda::rounded_products_agree(*this, [this](bool rounded) { linears_->rounded = rounded; });
     if (!agree) fallbacks_ += ", rounded inputs as halves";
-    forget_input_bits();
+    forget_inputs();
   }
   if (linears_->forced_kernel.empty() && linears_->forced_layout.empty()) {
     linears_->wgmma = cuda::products_agree(

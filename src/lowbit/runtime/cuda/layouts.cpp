@@ -230,7 +230,7 @@ PackedWeight pack_scaled(std::span<const LinearWeight> parts, Storage storage,
   pack_scales(parts, packed, stream);
   // Of codes that are multiplied as integers the center is that of all 4 or 8 bits.
   int shift = 0;
-  if (scheme.input_bits != 0 && scheme.code == Code::kInt && scheme.zero == Zero::kNone) {
+  if (rounds_tokens(scheme) && scheme.code == Code::kInt && scheme.zero == Zero::kNone) {
     const int whole = storage == Storage::kInt4 ? 8 : 128;
     shift = whole - std::exchange(m.center, whole);
   }

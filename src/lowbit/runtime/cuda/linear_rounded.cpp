@@ -69,7 +69,7 @@ bool holds(const QTensor& weight) {
 bool rounds_fast(const QTensor& weight, const LinearEnvironment& environment) {
   const std::string& layout = environment.forced_layout;
   const bool packed = layout.empty() || layout == "q4" || layout == "q8" || layout == "e4m3";
-  return weight.scheme.input_bits != 0 && !environment.exact && environment.rounded && packed &&
+  return rounds_tokens(weight.scheme) && !environment.exact && environment.rounded && packed &&
          holds(weight);
 }
 
@@ -77,7 +77,7 @@ RoundedPiece make_rounded(std::span<const LinearWeight> parts, const PackedWeigh
                           const LinearEnvironment& environment) {
   RoundedPiece piece;
   const QTensor& first = parts[0].weight;
-  if (first.scheme.input_bits == 0 || environment.exact) return piece;
+  if (!rounds_tokens(first.scheme) || environment.exact) return piece;
   const PackedMatrix& m = weight.matrix;
   piece.input_bits = first.scheme.input_bits;
   piece.limit = first.scheme.code == Code::kE4M3

@@ -8,6 +8,7 @@
 #include "lowbit/runtime/host_backend.h"
 #include "lowbit/runtime/kv_codes.h"
 #include "lowbit/tensor/input_codes.h"
+#include "lowbit/tensor/input_rounding.h"
 #include "lowbit/tensor/packing.h"
 
 namespace lowbit {
@@ -128,8 +129,13 @@ class RefLinear : public Linear {
   void forward(const Tensor& x, Tensor& y) const override {
     check_linear_operands(*this, x, y);
     std::vector<RoundedInputs> rounded(parts_.size());
+    std::vector<std::vector<float>> values(parts_.size());  // [tokens][cols]; empty: x
     for (size_t i = 0; i < parts_.size(); ++i) {
-      if (rounds(parts_[i])) rounded[i] = inputs_for(parts_[i].weight, x);
+      if (rounds(parts_[i])) {
+        rounded[i] = inputs_for(parts_[i].weight, x);
+      } else {
+        values[i] = rounded_values(parts_[i], x);
+      }
     }
     constexpr int64_t kRows = 16;  // per turn of a thread
     pool_->parallel_for((rows_ + kRows - 1) / kRows, [&](int64_t index, int) {
@@ -146,7 +152,9 @@ class RefLinear : public Linear {
         row_of(row, weight.data());
         const float bias = bias_of(row);
         for (int64_t token = 0; token < x.rows; ++token) {
-          y.row(token)[row] = dot(x.row(token), weight.data(), x.cols) + bias;
+          const float* input =
+              values[part].empty() ? x.row(token) : values[part].data() + token * x.cols;
+          y.row(token)[row] = dot(input, weight.data(), x.cols) + bias;
         }
       }
     });
@@ -174,8 +182,19 @@ class RefLinear : public Linear {
   size_t part_of(int64_t row) const {
     return std::upper_bound(first_rows_.begin(), first_rows_.end(), row) - first_rows_.begin() - 1;
   }
+  // Whether it multiplies codes.
   bool rounds(const LinearWeight& part) const {
-    return rounds_inputs_ && part.weight.scheme.input_bits != 0;
+    return rounds_inputs_ && rounds_tokens(part.weight.scheme);
+  }
+  // Inputs as other roundings make them; empty if there is none.
+  std::vector<float> rounded_values(const LinearWeight& part, const Tensor& x) const {
+    const InputRounding rounding = input_rounding(part.weight);
+    if (!rounds_inputs_ || rounding.bits == 0) return {};
+    std::vector<float> values(static_cast<size_t>(x.size()));
+    for (int64_t token = 0; token < x.rows; ++token) {
+      round_input_values(rounding, x.row(token), x.cols, values.data() + token * x.cols);
+    }
+    return values;
   }
   void row_of(int64_t row, float* out) const {
     const size_t part = part_of(row);
@@ -242,7 +261,7 @@ class RefBackend : public HostBackend {
 
   std::unique_ptr<Linear> make_linear(std::vector<LinearWeight> parts) override {
     check_parts(parts);
-    note_input_bits(parts);
+    note_inputs(parts);
     return std::make_unique<RefLinear>(std::move(parts), pool_, rounds_inputs_);
   }
 
