@@ -9,6 +9,8 @@
 
 #include "lowbit/base/check.h"
 #include "lowbit/base/json.h"
+#include "lowbit/runtime/cpu/isa.h"
+#include "support/environment.h"
 #include "support/random_block.h"
 
 namespace lowbit {
@@ -22,10 +24,15 @@ std::shared_ptr<const RopeTables> tables(int64_t head_dim, int64_t positions) {
   return std::make_shared<RopeTables>(rope_tables({}, head_dim, positions));
 }
 
+// Products of whole floats: those of AMX keep 17 bits, too few for differences of losses.
+constexpr const char* kExact = "avx2";
+
 // A block, a batch, and the loss sum(y * dy), whose gradient for y is dy.
 struct Case {
-  Case(const Shape& shape, SequenceBatch sequences, int threads = 2)
-      : pool(threads),
+  Case(const Shape& shape, SequenceBatch sequences, int threads = 2,
+       const std::string& instructions = kExact)
+      : isa("LOWBIT_CPU_ISA", instructions),
+        pool(threads),
         batch(sequences),
         block(random_block(shape), tables(shape.head_dim, batch.length), pool),
         x(random_values(batch.tokens() * shape.hidden, 5, 1.f)),
@@ -54,6 +61,7 @@ struct Case {
     return (above - below) / (2 * static_cast<double>(step));
   }
 
+  test::ScopedVariable isa;
   ThreadPool pool;
   SequenceBatch batch;
   DecoderBlock block;
@@ -105,6 +113,30 @@ TEST(DecoderBlock, StripsOfQueriesJoinWithoutASeam) {
   }
 }
 
+double relative_error(const std::vector<float>& got, const std::vector<float>& expected) {
+  double difference = 0, size = 0;
+  for (size_t i = 0; i < expected.size(); ++i) {
+    difference += std::pow(double{got[i]} - expected[i], 2);
+    size += std::pow(double{expected[i]}, 2);
+  }
+  return std::sqrt(difference / size);
+}
+
+TEST(DecoderBlock, EveryInstructionSetAgrees) {
+  Case exact({}, {3, 50});
+  exact.backward();
+  for (const std::string& isa : cpu::available_isas()) {
+    SCOPED_TRACE(isa);
+    Case c({}, {3, 50}, 2, isa);
+    c.backward();
+    EXPECT_LT(relative_error(c.y, exact.y), 3e-4);
+    EXPECT_LT(relative_error(c.dx, exact.dx), 3e-4);
+    for (size_t n = 0; n < kBlockLinears; ++n) {
+      EXPECT_LT(relative_error(c.gradients[n], exact.gradients[n]), 3e-4) << n;
+    }
+  }
+}
+
 TEST(DecoderBlock, ResultsDoNotDependOnThreads) {
   Case one({}, {3, 150}, 1), four({}, {3, 150}, 4);
   one.backward();
@@ -133,6 +165,7 @@ TEST(DecoderBlock, RefusesSequencesLongerThanItsTables) {
 
 // tools/golden/decoder_block.py: a small block with torch's output and gradients.
 TEST(DecoderBlock, AgreesWithTorch) {
+  const test::ScopedVariable isa("LOWBIT_CPU_ISA", kExact);
   std::ifstream file(std::string(LOWBIT_GOLDEN_DIR) + "/quantize/decoder_block.json");
   const nlohmann::json golden = nlohmann::json::parse(file);
   const auto values = [&](const char* key) { return golden[key].get<std::vector<float>>(); };
