@@ -69,9 +69,10 @@ void add_calibration_method_options(CLI::App& sub, QuantizeOptions& options) {
   sub.add_flag("!--no-clip", awq.clip, "awq: leave the groups' ranges as they are")->group(kGroup);
   SmoothQuantOptions& smoothquant = options.method_options.smoothquant;
   sub.add_option("--alpha", smoothquant.alpha,
-                 "smoothquant: how much of the activations' size moves into weights")
+                 "smoothquant: how much of the activations' size moves into the weights of q, k, v, "
+                 "gate and up (default: searched for each, o_proj and down_proj too; 0.5 with "
+                 "--act-scales)")
       ->check(CLI::Range(0.0, 1.0))
-      ->capture_default_str()
       ->group(kGroup);
   sub.add_option(
          "--act-scales", options.act_scales,
@@ -101,12 +102,12 @@ void add_calibration_method_options(CLI::App& sub, QuantizeOptions& options) {
   RefineOptions& refine = options.method_options.refine;
   sub.add_option(
          "--refine-steps", refine.steps,
-         "best: steps over the whole model after autoround's (default: 100, of 2 and 3 bits "
-         "200)")
+         "best: steps over the whole model after autoround's (default: 300, of 3 bits 400, of "
+         "2 bits 600)")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
       ->group(kGroup);
   sub.add_option("--refine-lr", refine.rate,
-                 "best: first step of every rounding offset then (default: 0.005, of 3 bits 0.001, "
+                 "best: first step of every rounding offset then (default: 0.001, "
                  "of 2 bits 0.0002)")
       ->check(CLI::Range(1e-6, 1.0))
       ->group(kGroup);

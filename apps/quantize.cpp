@@ -1,5 +1,6 @@
 // lowbit quantize: a checkpoint in, a smaller checkpoint out.
 #include <cstdio>
+#include <map>
 #include <memory>
 
 #include "auto_options.h"
@@ -85,6 +86,16 @@ void add_quantize(CLI::App& program) {
                  "8, 4, or 16 for not at all (default: of mixq as --bits, of smoothquant 8, else "
                  "16)")
       ->check(CLI::IsMember({4, 8, 16}));
+  const std::map<std::string, InputForm> forms = {{"dynamic", InputForm::kToken},
+                                                  {"dynamic-asym", InputForm::kTokenZero},
+                                                  {"static", InputForm::kStatic},
+                                                  {"static-asym", InputForm::kStaticZero}};
+  sub.add_option("--activation-scheme", options.input_form,
+                 "Their scale: of each token (dynamic), or found from the calibration text and "
+                 "stored (static, smoothquant only); -asym: with zero points")
+      ->transform(CLI::CheckedTransformer(forms).description(""))
+      ->type_name("dynamic|dynamic-asym|static|static-asym")
+      ->default_str("dynamic");
   auto* sym = sub.add_flag_callback(
       "--sym", [&options] { options.symmetric = true; }, "Symmetric: no zero points (default)");
   sub.add_flag_callback(
@@ -101,6 +112,10 @@ void add_quantize(CLI::App& program) {
   add_calibration_text_options(sub, options.calibration);
   add_calibration_method_options(sub, options);
   add_auto_options(sub, options.method_options.automatic, command->automatic);
+  sub.add_option("--backend", options.backend,
+                 "Where methods that calibrate compute: cpu, or cuda (the first GPU)")
+      ->check(CLI::IsMember({"cpu", "cuda"}))
+      ->capture_default_str();
   sub.add_option("-t,--threads", options.threads, "Threads (0: all)")->check(CLI::Range(0, 1024));
   sub.add_flag("--force", options.force, "Replace OUT, and discard an unfinished run's work");
   sub.callback([command] { execute(*command); });

@@ -10,6 +10,7 @@
 #include "lowbit/quantize/act_scales.h"
 #include "lowbit/quantize/decoder_block.h"
 #include "lowbit/quantize/fault.h"
+#include "lowbit/quantize/learning.h"
 #include "lowbit/quantize/pipeline.h"
 #include "lowbit/quantize/smoothquant.h"
 #include "support/quantize_runs.h"
@@ -209,6 +210,7 @@ TEST_F(Calibration, RefusesToGoOnWithOtherData) {
 TEST_F(Calibration, ActScalesStandForCalibrationData) {
   QuantizeOptions chosen = options("smoothquant");
   chosen.format = "compressed-tensors";
+  chosen.method_options.smoothquant.alpha = 0.5;
   const auto expected = made(chosen);
 
   const auto checkpoint = open_checkpoint(model());
@@ -221,6 +223,8 @@ TEST_F(Calibration, ActScalesStandForCalibrationData) {
   write_act_scales(folder_ / "scales.safetensors", scales);
   chosen.calibration.path.clear();
   chosen.act_scales = folder_ / "scales.safetensors";
+  EXPECT_EQ(made(chosen), expected);
+  chosen.method_options.smoothquant.alpha.reset();  // 0.5 with act_scales
   EXPECT_EQ(made(chosen), expected);
 
   chosen.act_scales = test::golden("checkpoint/scales.pt");  // of another model
@@ -244,10 +248,12 @@ TEST_F(Calibration, SmoothingChangesNothingThatTheBlockComputes) {
   }
   ThreadPool pool(1);
   const auto rope = std::make_shared<RopeTables>(rope_tables(config.rope, config.head_dim, 16));
+  const auto learning = make_learning("cpu", pool);
   BlockJob job{.block = block,
                .schemes = {},
                .rope = rope,
                .pool = pool,
+               .learning = *learning,
                .progress = [](double, const std::string&) {},
                .notice = [](const std::string&) {}};
   for (int i = 0; i < kBlockLinears; ++i) {

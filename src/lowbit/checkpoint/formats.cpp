@@ -1,6 +1,7 @@
 #include "lowbit/checkpoint/formats.h"
 
 #include "lowbit/base/check.h"
+#include "lowbit/checkpoint/formats/aqlm.h"
 #include "lowbit/checkpoint/formats/auto_round.h"
 #include "lowbit/checkpoint/formats/awq.h"
 #include "lowbit/checkpoint/formats/bitsandbytes.h"
@@ -17,7 +18,8 @@ std::span<const CheckpointFormat> checkpoint_formats() {
   // To add a format: its file in formats/, and its row here.
   static const CheckpointFormat formats[] = {
       kGptqFormat,         kAwqFormat, kAutoRoundFormat, kAutoRoundAwqFormat, kCompressedFormat,
-      kBitsandbytesFormat, kFp8Format, kHqqFormat,       kMixqFormat,         kSafetensorsFormat,
+      kBitsandbytesFormat, kFp8Format, kHqqFormat,       kMixqFormat,         kMixqGpuFormat,
+      kAqlmFormat,     kSafetensorsFormat,
   };
   return formats;
 }

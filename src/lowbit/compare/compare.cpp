@@ -188,14 +188,15 @@ class Comparer {
       out.description = describe(row.method->options);
       checkpoint = make(row, out);
     }
-    Json conditions = {{"lowbit", kVersion},
-                       {"checkpoint", row.source ? source_files_ : files_of(checkpoint)},
-                       {"backend", job_.measure.backend},
-                       {"threads", job_.measure.threads},
-                       {"batch", job_.measure.batch},
-                       {"kv", job_.measure.kv_dtype == DType::kF32   ? "f32"
-                              : job_.measure.kv_dtype == DType::kF16 ? "f16"
-                                                                     : "int8"}};
+    Json conditions = {
+        {"lowbit", kVersion},
+        {"checkpoint", row.source ? source_files_ : files_of(checkpoint)},
+        {"backend", job_.measure.backend},
+        {"threads", job_.measure.threads},
+        {"batch", job_.measure.batch},
+        {"kv", job_.measure.kv_dtype == DType::kF32   ? "f32"
+               : job_.measure.kv_dtype == DType::kF16 ? "f16"
+                                                      : kv_name_of(job_.measure.kv_dtype)}};
     fill_speed(row, checkpoint, conditions, out);
     fill_quality(row, checkpoint, conditions, out);
     if (!job_.report.empty()) fill_layers(row, checkpoint, conditions, out);

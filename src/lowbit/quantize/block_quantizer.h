@@ -17,6 +17,7 @@
 namespace lowbit {
 
 struct RoundingState;  // learned_rounding.h
+class Learning;        // learning.h
 
 // What a method wants to be given for each block. Each set costs 4 bytes times samples, tokens and
 // hidden size, and each path one forward pass of the model.
@@ -42,6 +43,7 @@ struct BlockJob {
   const HiddenStates* target = nullptr;
   HiddenStates* output = nullptr;
   ThreadPool& pool;
+  const Learning& learning;  // where to fit weights
   uint64_t seed = 0;  // the same for this block in every run
   // By BlockLinear: where a method that learns leaves its parameters, for a pass over the whole
   // model to go on from. Null if there will be none.

@@ -14,6 +14,7 @@ namespace lowbit {
 namespace {
 
 constexpr int kIterations = 20;
+constexpr int kFits = 3;  // by least squares, from each start
 constexpr float kNorm = 0.7f;
 constexpr float kBeta = 10.f;
 constexpr float kLargestScale = 2e4f;  // of codes per unit of weight: fp16 holds its inverse
@@ -53,6 +54,7 @@ class Solver {
       if (!(error < best)) break;
       best = error;
     }
+    for_each_row([&](int64_t row) { refine_row(row); });
   }
 
   QTensor encode(const QuantScheme& scheme) const {
@@ -130,6 +132,73 @@ class Solver {
       zero = sum / static_cast<float>(size_);
     }
     errors_[row] = error;
+  }
+
+  // A group's line as fp16 holds it.
+  struct Line {
+    float scale = 0, zero = 0;  // w = scale * (q - zero)
+  };
+  Line stored(float scale, float zero) const {
+    return {f16_to_f32(f32_to_f16(scale)), f16_to_f32(f32_to_f16(zero))};
+  }
+  bool usable(const Line& line) const {
+    return line.scale > 0 && std::isfinite(line.scale) && std::isfinite(line.zero);
+  }
+  float code_of(float value, const Line& line) const {
+    return std::clamp(round_to_even(value / line.scale + line.zero), 0.f, top_);
+  }
+  float squared_error(const float* values, const Line& line) const {
+    float error = 0;
+    for (int64_t k = 0; k < size_; ++k) {
+      const float difference = values[k] - line.scale * (code_of(values[k], line) - line.zero);
+      error += difference * difference;
+    }
+    return error;
+  }
+
+  // The line of least squares through the codes that `line` gives; scale 0 if they are all equal.
+  Line fitted(const float* values, const Line& line) const {
+    float codes = 0, sum = 0;
+    for (int64_t k = 0; k < size_; ++k) {
+      codes += code_of(values[k], line);
+      sum += values[k];
+    }
+    const auto count = static_cast<float>(size_);
+    const float mean_code = codes / count, mean = sum / count;
+    float products = 0, squares = 0;
+    for (int64_t k = 0; k < size_; ++k) {
+      const float code = code_of(values[k], line) - mean_code;
+      products += code * (values[k] - mean);
+      squares += code * code;
+    }
+    if (!(products > 0)) return {};
+    const float scale = products / squares;
+    return stored(scale, mean_code - mean / scale);
+  }
+
+  // Lines fitted from the solution, and from narrower ones about its middle: that of least squares.
+  void refine_row(int64_t row) {
+    for (int64_t g = 0; g < groups_; ++g) {
+      const int64_t at = row * groups_ + g;
+      const float* values = group(row, g);
+      const Line start = stored(1.f / scales_[at], zeros_[at]);
+      if (!usable(start)) continue;
+      float least = squared_error(values, start);
+      for (const float width : {1.f, 0.95f, 0.9f, 0.85f, 0.8f}) {
+        const float middle = top_ / 2;
+        Line line = stored(start.scale * width, middle - (middle - start.zero) / width);
+        for (int round = 0; round < kFits && usable(line); ++round) {
+          line = fitted(values, line);
+          if (!usable(line)) break;
+          const float error = squared_error(values, line);
+          if (error < least) {
+            least = error;
+            scales_[at] = 1.f / line.scale;
+            zeros_[at] = line.zero;
+          }
+        }
+      }
+    }
   }
 
   const LinearJob& job_;

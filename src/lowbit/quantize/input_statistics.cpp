@@ -18,41 +18,9 @@ void for_columns(int64_t cols, ThreadPool& pool, const Body& body) {
   });
 }
 
-// maxima[k] = the largest |x| of column k, if it was smaller.
-void add_magnitudes(const std::vector<float>& x, std::vector<float>& maxima, ThreadPool& pool) {
-  const auto cols = static_cast<int64_t>(maxima.size());
-  for_columns(cols, pool, [&](int64_t begin, int64_t end) {
-    for (const float* row = x.data(); row < x.data() + x.size(); row += cols) {
-      for (int64_t k = begin; k < end; ++k) maxima[k] = std::max(maxima[k], std::fabs(row[k]));
-    }
-  });
-}
-
-// sums[k] += (x[k]^2 / mean of x^2)^2 of each token
-void add_prominence(const std::vector<float>& x, std::vector<float>& sums, ThreadPool& pool) {
-  const auto cols = static_cast<int64_t>(sums.size());
-  std::vector<float> inverses;  // of each token's mean square
-  for (const float* row = x.data(); row < x.data() + x.size(); row += cols) {
-    double squares = 0;
-    for (int64_t k = 0; k < cols; ++k) squares += static_cast<double>(row[k]) * row[k];
-    inverses.push_back(squares > 0 ? static_cast<float>(static_cast<double>(cols) / squares) : 0);
-  }
-  for_columns(cols, pool, [&](int64_t begin, int64_t end) {
-    const float* row = x.data();
-    for (const float inverse : inverses) {
-      for (int64_t k = begin; k < end; ++k) {
-        const float share = row[k] * row[k] * inverse;
-        sums[k] += share * share;
-      }
-      row += cols;
-    }
-  });
-}
-
-// Calls add(inputs, statistic) with the inputs of each sample, for each statistic that is not
-// empty.
-template <typename Add>
-void measure(BlockJob& job, InputStatistics& statistics, const Add& add) {
+// Calls see(inputs of each group, sample) for each sample.
+template <typename See>
+void for_inputs(BlockJob& job, const See& see) {
   const HiddenStates& input = *job.original_input;
   DecoderBlock block(job.block, job.rope, job.pool);
   BlockTrace trace;
@@ -60,11 +28,23 @@ void measure(BlockJob& job, InputStatistics& statistics, const Add& add) {
   for (int64_t s = 0; s < input.samples(); ++s) {
     const std::span<float> output = job.output != nullptr ? job.output->sample(s) : std::span(room);
     block.forward({1, input.tokens()}, input.sample(s), trace, output);
-    for (size_t group = 0; group < statistics.size(); ++group) {
-      if (!statistics[group].empty()) add(trace.inputs[group], statistics[group], job.pool);
-    }
+    see(trace.inputs, s);
     job.progress(static_cast<double>(s + 1) / static_cast<double>(input.samples()), "");
   }
+}
+
+// low[k] and high[k] widened to hold the x of column k.
+void add_range(const std::vector<float>& x, std::vector<float>& low, std::vector<float>& high,
+               ThreadPool& pool) {
+  const auto cols = static_cast<int64_t>(low.size());
+  for_columns(cols, pool, [&](int64_t begin, int64_t end) {
+    for (const float* row = x.data(); row < x.data() + x.size(); row += cols) {
+      for (int64_t k = begin; k < end; ++k) {
+        low[k] = std::min(low[k], row[k]);
+        high[k] = std::max(high[k], row[k]);
+      }
+    }
+  });
 }
 
 int64_t columns_of(const BlockWeights& block, LinearGroup group) {
@@ -74,20 +54,30 @@ int64_t columns_of(const BlockWeights& block, LinearGroup group) {
 
 }  // namespace
 
-InputStatistics input_maxima(BlockJob& job, const std::vector<LinearGroup>& groups) {
-  InputStatistics maxima;
-  for (const LinearGroup group : groups) maxima[group].resize(columns_of(job.block, group));
-  measure(job, maxima, add_magnitudes);
-  return maxima;
-}
-
-InputStatistics input_prominence(BlockJob& job) {
-  InputStatistics sums;
+InputSamples sample_inputs(BlockJob& job, int64_t tokens) {
+  InputSamples result;
   for (const LinearGroup group : {kAttentionInput, kOutputInput, kMlpInput, kDownInput}) {
-    sums[group].resize(columns_of(job.block, group));
+    const auto cols = static_cast<size_t>(columns_of(job.block, group));
+    result.low[group].assign(cols, INFINITY);
+    result.high[group].assign(cols, -INFINITY);
   }
-  measure(job, sums, add_prominence);
-  return sums;
+  const int64_t length = job.original_input->tokens();
+  const int64_t stride = std::max<int64_t>(1, job.original_input->samples() * length / tokens);
+  for_inputs(job, [&](const auto& inputs, int64_t sample) {
+    for (size_t group = 0; group < inputs.size(); ++group) {
+      const std::vector<float>& x = inputs[group];
+      std::vector<float>& low = result.low[group];
+      add_range(x, low, result.high[group], job.pool);
+      const auto cols = static_cast<int64_t>(low.size());
+      // Every stride-th token of all samples, so the first of a sample, which is unlike others, has
+      // no more than its share.
+      for (int64_t t = (stride - sample * length % stride) % stride; t < length; t += stride) {
+        const float* row = x.data() + t * cols;
+        result.rows[group].insert(result.rows[group].end(), row, row + cols);
+      }
+    }
+  });
+  return result;
 }
 
 InputStatistics stored_maxima(const BlockWeights& block, const std::vector<LinearGroup>& groups,

@@ -41,6 +41,7 @@ QuantScheme integers(const SchemeRequest& request) {
   QuantScheme scheme =
       int_scheme(request.bits, group_size(request), request.symmetric ? Zero::kNone : Zero::kInt);
   scheme.input_bits = input_bits(request, 0);
+  if (scheme.input_bits != 0) scheme.input_form = request.input_form;
   return scheme;
 }
 
@@ -48,6 +49,7 @@ QuantScheme integers(const SchemeRequest& request) {
 QuantScheme smoothed(const SchemeRequest& request) {
   QuantScheme scheme = int_scheme(8, 0);
   scheme.input_bits = input_bits(request, 8);
+  if (scheme.input_bits != 0) scheme.input_form = request.input_form;
   return scheme;
 }
 
@@ -91,6 +93,15 @@ template <int kRows, int64_t kCols>
 QuantScheme fp8() {
   return fp8_scheme(kRows, kCols);
 }
+// One scale a row; inputs as 8-bit floats too if asked for (FP8_DYNAMIC).
+QuantScheme fp8_rows(const SchemeRequest& request) {
+  QuantScheme scheme = fp8_scheme(1, 0);
+  if (request.input_bits == 8) {
+    scheme.input_bits = 8;
+    scheme.input_form = request.input_form;
+  }
+  return scheme;
+}
 QuantScheme mxfp8() { return fp8_scheme(1, 32, ScaleForm::kE8M0); }
 QuantScheme mxfp4() { return table_scheme(Code::kE2M1, 32, ScaleForm::kE8M0); }
 QuantScheme nvfp4() { return table_scheme(Code::kE2M1, 16, ScaleForm::kE4M3); }
@@ -131,8 +142,9 @@ Json digest_of(const Scales& act_scales) {
 }
 
 Json describe_smoothquant(const MethodOptions& options) {
-  return {{"alpha", options.smoothquant.alpha},
-          {"act_scales", digest_of(options.smoothquant.act_scales)}};
+  const SmoothQuantOptions& chosen = options.smoothquant;
+  return {{"alpha", chosen.alpha ? Json(*chosen.alpha) : Json()},
+          {"act_scales", digest_of(chosen.act_scales)}};
 }
 
 Json describe_mixq(const MethodOptions& options) {
@@ -214,7 +226,7 @@ constexpr QuantizeMethod kMethods[] = {
     {"int8", "bitsandbytes", "LLM.int8()'s weights: 8 bits, one scale a row", make<Int8Rows>,
      fixed<int8>},
     {"fp8", "compressed-tensors", "8-bit floats (E4M3), one scale a row", make<FloatCodes>,
-     fixed<fp8<1, 0>>},
+     fp8_rows},
     {"fp8-tensor", "fp8", "8-bit floats, one scale a matrix", make<FloatCodes>, fixed<fp8<0, 0>>},
     {"fp8-block", "fp8", "8-bit floats, a scale for 128 x 128", make<FloatCodes>,
      fixed<fp8<128, 128>>},

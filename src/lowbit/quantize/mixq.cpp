@@ -8,6 +8,7 @@
 #include "lowbit/base/check.h"
 #include "lowbit/quantize/grid.h"
 #include "lowbit/quantize/input_statistics.h"
+#include "lowbit/quantize/outlier_choice.h"
 #include "lowbit/quantize/rtn.h"
 #include "lowbit/tensor/dtype.h"
 #include "lowbit/tensor/packing.h"
@@ -15,6 +16,8 @@
 namespace lowbit {
 
 namespace {
+
+constexpr int64_t kOutlierTokens = 4096;  // that columns are chosen by
 
 // Runs body(row) for all rows, in parallel if the job has a pool.
 template <typename Body>
@@ -94,9 +97,10 @@ std::vector<int32_t> outlier_columns(const std::vector<float>& ranks, int64_t co
 }
 
 QTensor quantize_with_outliers(const LinearJob& job, const QuantScheme& scheme,
-                               const std::vector<int32_t>& columns) {
+                               const std::vector<int32_t>& columns, MixqScale scale) {
   QTensor weight;
-  if (scheme.bits == 8) {
+  const bool searched = scale == MixqScale::kSearched;
+  if (scheme.bits == 8 && !searched) {
     weight = Rtn().quantize(job, scheme);
   } else {
     std::vector<float> rest(job.weight.begin(), job.weight.end());
@@ -104,7 +108,9 @@ QTensor quantize_with_outliers(const LinearJob& job, const QuantScheme& scheme,
       check_finite(job.name, job.weight.subspan(row * job.cols, job.cols), row);
       for (const int32_t column : columns) rest[static_cast<size_t>(row * job.cols + column)] = 0;
     });
-    weight = clipped_nibbles({job.name, job.rows, job.cols, rest, job.pool}, scheme);
+    const LinearJob others{job.name, job.rows, job.cols, rest, job.pool};
+    weight = searched ? Rtn(Rtn::Search::kScale).quantize(others, scheme)
+                      : clipped_nibbles(others, scheme);
   }
   weight.outliers = keep(job, columns);
   return weight;
@@ -116,28 +122,35 @@ CalibrationNeeds MixQ::needs() const {
 }
 
 BlockResult MixQ::quantize(BlockJob& job) const {
-  InputStatistics ranks;
-  if (options_.outliers > 0) {
+  const int64_t count = options_.outliers;
+  const bool measured = count > 0 && !options_.act_scales;
+  std::array<std::vector<int32_t>, kLinearGroups> columns;
+  if (count > 0) {
     for (int i = 0; i < kBlockLinears; ++i) {
       const BlockWeights::Linear& linear = job.block.linears[i];
-      LOWBIT_CHECK(job.schemes[i].dense() || options_.outliers < linear.cols, linear.name, " has ",
-                   linear.cols, " columns, not enough for ", options_.outliers,
+      LOWBIT_CHECK(job.schemes[i].dense() || count < linear.cols, linear.name, " has ", linear.cols,
+                   " columns, not enough for ", count,
                    " outliers among them; give fewer with --outliers");
     }
     const std::vector<LinearGroup> all = {kAttentionInput, kOutputInput, kMlpInput, kDownInput};
-    ranks = options_.act_scales ? stored_maxima(job.block, all, *options_.act_scales)
-                                : input_prominence(job);
+    const InputSamples inputs = measured ? sample_inputs(job, kOutlierTokens) : InputSamples{};
+    const InputStatistics largest =
+        measured ? InputStatistics{} : stored_maxima(job.block, all, *options_.act_scales);
+    for (const LinearGroup group : all) {
+      const auto cols = static_cast<int64_t>(inputs.low[group].size());
+      columns[group] = !measured ? outlier_columns(largest[group], count)
+                       : cols > count
+                           ? choose_outliers(inputs.rows[group], cols, count, job.pool)
+                           : std::vector<int32_t>();  // all its linears stay dense
+    }
   }
   BlockResult result;
   for (int i = 0; i < kBlockLinears; ++i) {
     const BlockWeights::Linear& linear = job.block.linears[i];
     if (job.schemes[i].dense()) continue;
-    std::vector<int32_t> columns;
-    if (options_.outliers > 0) {
-      columns = outlier_columns(ranks[group_of(i)], options_.outliers);
-    }
     result[i] = quantize_with_outliers(
-        {linear.name, linear.rows, linear.cols, linear.weight, &job.pool}, job.schemes[i], columns);
+        {linear.name, linear.rows, linear.cols, linear.weight, &job.pool}, job.schemes[i],
+        columns[group_of(i)], measured ? MixqScale::kSearched : MixqScale::kPublished);
   }
   return result;
 }

@@ -5,11 +5,11 @@
 //   8 bits   scale = max|w| / 127 over the whole row, outlier columns too
 //   4 bits   outlier columns become 0, scale = max|w| / 10, codes are clamped to -8..7
 //
-// in fp16. Which columns are outliers: given activation scales, those with the largest, as MixQ has
-// it; given calibration text, those that stand out of their tokens most (input_prominence()): the
-// largest are often large for the first token alone. In 4 bits that costs less perplexity (34.3
-// instead of 35.7 on SmolLM2-135M), in 8 bits as much. With 4 bits, down_proj has 8 all the same
-// (mixq_module_scheme()).
+// in fp16. So given activation scales, with the columns where these are largest as outliers, as
+// MixQ has it. Given calibration text, columns are chosen for the step that they leave to the
+// others (outlier_choice.h), since the largest are often large for the first token alone, and each
+// row's scale is searched for the least error of the columns that are no outliers. With 4 bits,
+// down_proj has 8 all the same (mixq_module_scheme()).
 #pragma once
 
 #include "lowbit/quantize/block_quantizer.h"
@@ -37,9 +37,12 @@ QuantScheme mixq_module_scheme(const QuantScheme& request, const std::string& mo
 // The `count` columns of the highest rank, in ascending order of it; of equal ones the later.
 std::vector<int32_t> outlier_columns(const std::vector<float>& ranks, int64_t count);
 
+enum class MixqScale { kPublished, kSearched };
+
 // One weight; columns as in OutlierColumns, perhaps none. Throws kInvalidArgument naming the job if
 // a weight is not finite or too large for fp16.
 QTensor quantize_with_outliers(const LinearJob& job, const QuantScheme& scheme,
-                               const std::vector<int32_t>& columns);
+                               const std::vector<int32_t>& columns,
+                               MixqScale scale = MixqScale::kPublished);
 
 }  // namespace lowbit

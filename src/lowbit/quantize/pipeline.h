@@ -21,6 +21,7 @@ struct QuantizeOptions {
   int64_t group_size = 0;  // -1: one group per row; 0: the format's usual (64; GGUF: the type's)
   bool symmetric = true;
   int input_bits = 0;  // of the linears' inputs: 4, 8, 16 (not rounded); 0: the method's usual
+  InputForm input_form = InputForm::kToken;  // kStatic and kStaticZero: smoothquant only
   // "gptq", "compressed-tensors", "gguf[:TYPE]" (gguf_recipe.h), "safetensors[:f16|bf16]"; empty:
   // the method's. A GGUF type or "safetensors" decides bits, groups and symmetry by itself.
   std::string format;
@@ -30,6 +31,7 @@ struct QuantizeOptions {
   MethodOptions method_options;
   std::string act_scales;                   // file that stands for calibration data, if any
   int64_t memory_bytes = int64_t{4} << 30;  // calibration activations beyond it go to OUT.partial
+  std::string backend = "cpu";  // or "cuda": where calibration and learning compute
   int threads = 0;
   double commit_seconds = 5;            // work that a crash may cost, besides the unit in hand
   int64_t shard_bytes = 5'000'000'000;  // of one safetensors file, at most (one tensor at least)

@@ -39,6 +39,7 @@ struct SchemeRequest {
   int64_t group_size = 64;  // -1: one group per row; 0: the method's own, else one per row
   bool symmetric = true;
   int input_bits = 0;  // QuantScheme's, 16 for none; 0: the method's usual
+  InputForm input_form = InputForm::kToken;
 };
 
 struct QuantizeMethod {

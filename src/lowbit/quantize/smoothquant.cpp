@@ -3,38 +3,37 @@
 #include <algorithm>
 #include <cmath>
 
-#include "lowbit/quantize/input_statistics.h"
+#include "lowbit/base/check.h"
 #include "lowbit/quantize/quantizer.h"
 #include "lowbit/quantize/rtn.h"
+#include "lowbit/quantize/smooth_search.h"
+#include "lowbit/tensor/input_rounding.h"
 
 namespace lowbit {
 
 namespace {
 
-void smooth(BlockWeights& block, LinearGroup group, const std::vector<float>& act_maxima,
-            double alpha) {
-  std::vector<float>& norm =
-      group == kAttentionInput ? block.input_norm : block.post_attention_norm;
-  std::vector<float> weight_maxima(norm.size(), 1e-5f);
-  const auto for_weights = [&](const auto& body) {
-    for (int i = 0; i < kBlockLinears; ++i) {
-      if (group_of(i) != group) continue;
-      std::vector<float>& weight = block.linears[i].weight;
-      for (size_t at = 0; at < weight.size(); at += norm.size()) {
-        for (size_t k = 0; k < norm.size(); ++k) body(k, weight[at + k]);
-      }
-    }
-  };
-  for_weights([&](size_t k, float weight) {
-    weight_maxima[k] = std::max(weight_maxima[k], std::fabs(weight));
-  });
-  std::vector<float> scales(norm.size());
-  for (size_t k = 0; k < scales.size(); ++k) {
-    scales[k] = static_cast<float>(std::pow(std::max(act_maxima[k], 1e-5f), alpha) /
-                                   std::pow(weight_maxima[k], 1 - alpha));
-    norm[k] /= scales[k];
+constexpr double kUsualAlpha = 0.5;
+constexpr LinearGroup kAll[] = {kAttentionInput, kOutputInput, kMlpInput, kDownInput};
+
+std::vector<float> magnitudes(const std::vector<float>& low, const std::vector<float>& high) {
+  std::vector<float> result(low.size());
+  for (size_t k = 0; k < result.size(); ++k) {
+    result[k] = std::max(std::fabs(low[k]), std::fabs(high[k]));
   }
-  for_weights([&](size_t k, float& weight) { weight *= scales[k]; });
+  return result;
+}
+
+// The ranges of the inputs as activation scales tell them.
+InputSamples stored_ranges(const BlockWeights& block, const std::vector<LinearGroup>& groups,
+                           const ActScales& scales) {
+  InputSamples inputs;
+  inputs.high = stored_maxima(block, groups, scales);
+  inputs.low = inputs.high;
+  for (std::vector<float>& low : inputs.low) {
+    for (float& value : low) value = -value;
+  }
+  return inputs;
 }
 
 }  // namespace
@@ -45,12 +44,34 @@ CalibrationNeeds SmoothQuant::needs() const {
 }
 
 BlockResult SmoothQuant::quantize(BlockJob& job) const {
-  const std::vector<LinearGroup> groups = {kAttentionInput, kMlpInput};  // those follow a norm
-  const InputStatistics maxima = options_.act_scales
-                                     ? stored_maxima(job.block, groups, *options_.act_scales)
-                                     : input_maxima(job, groups);
-  for (const LinearGroup group : groups) {
-    smooth(job.block, group, maxima[group], options_.alpha);
+  const bool measured = !options_.act_scales;
+  const bool searches = measured && !options_.alpha;
+  std::vector<LinearGroup> needed = {kAttentionInput, kMlpInput};
+  for (const QuantScheme& scheme : job.schemes) {
+    if (scheme.dense()) continue;
+    LOWBIT_CHECK(measured || scheme.input_form != InputForm::kStaticZero,
+                 "--act-scales say how large inputs are, not their range: zero points need "
+                 "--calibration");
+    if (has_static_inputs(scheme)) needed = {std::begin(kAll), std::end(kAll)};
+  }
+  const InputSamples inputs = measured
+                                  ? sample_inputs(job, searches ? kSmoothTokens : 1)
+                                  : stored_ranges(job.block, needed, *options_.act_scales);
+  // All are chosen before any is folded: what is folded elsewhere changes no input of a group.
+  std::array<std::vector<float>, kLinearGroups> scales;
+  for (const LinearGroup group : kAll) {
+    const bool after_norm = group == kAttentionInput || group == kMlpInput;
+    scales[group].assign(inputs.low[group].size(), 1.f);
+    if (searches) {
+      scales[group] = search_smoothing(job, group, inputs);
+    } else if (after_norm) {
+      scales[group] =
+          smoothing_scales(job.block, group, magnitudes(inputs.low[group], inputs.high[group]),
+                           options_.alpha.value_or(kUsualAlpha));
+    }
+  }
+  for (const LinearGroup group : kAll) {
+    if (!scales[group].empty()) fold_smoothing(job.block, group, scales[group]);
   }
   BlockResult result;
   for (int i = 0; i < kBlockLinears; ++i) {
@@ -58,6 +79,11 @@ BlockResult SmoothQuant::quantize(BlockJob& job) const {
     if (job.schemes[i].dense()) continue;
     result[i] = Rtn().quantize({linear.name, linear.rows, linear.cols, linear.weight, &job.pool},
                                job.schemes[i]);
+    const LinearGroup group = group_of(i);
+    const InputRounding rounding =
+        rounding_of(job.schemes[i], inputs.low[group], inputs.high[group], scales[group]);
+    result[i].input_scale = rounding.scale;
+    result[i].input_zero = rounding.zero;
   }
   return result;
 }

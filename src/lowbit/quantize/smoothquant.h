@@ -4,7 +4,11 @@
 //   s_j = max|x_j|^alpha / max|w_j|^(1 - alpha)        norm_j /= s_j,  w_j *= s_j
 //
 // with both maxima at least 1e-5. Weights then get 8 bits and one scale a row; whoever runs the
-// model rounds activations to 8 bits token by token.
+// model rounds activations to 8 bits, token by token or (InputForm::kStatic) by one scale.
+//
+// That is what an alpha asks for. Without one, and with calibration text, alpha is searched for
+// each group of linears (smooth_search.h), o_proj's inputs are smoothed through the rows of v_proj,
+// and down_proj's through those of up_proj.
 #pragma once
 
 #include "lowbit/quantize/block_quantizer.h"
@@ -18,6 +22,7 @@ class SmoothQuant final : public BlockQuantizer {
 
   // Nothing if the options bring activation scales.
   CalibrationNeeds needs() const override;
+  // Throws kInvalidArgument too for static inputs with zero points and no calibration data.
   BlockResult quantize(BlockJob& job) const override;
 
  private:

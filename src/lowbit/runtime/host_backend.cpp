@@ -4,7 +4,10 @@
 #include <cstring>
 
 #include "lowbit/base/check.h"
+#include "lowbit/tensor/input_rounding.h"
 #include "lowbit/base/limits.h"
+#include "lowbit/runtime/kv_codes.h"
+#include "lowbit/tensor/input_codes.h"
 
 namespace lowbit {
 
@@ -36,7 +39,7 @@ void HostBackend::check_cache_spec(const KvCacheSpec& spec,
 }
 
 KvCache HostBackend::make_kv_cache(const KvCacheSpec& spec) {
-  check_cache_spec(spec, {DType::kF16, DType::kF32, DType::kI8});
+  check_cache_spec(spec, {DType::kF16, DType::kF32, DType::kE4M3, DType::kI8, DType::kI4});
   return KvCache{spec, allocate_host(spec.pages(), spec.page_bytes(), DType::kU8)};
 }
 
@@ -52,6 +55,32 @@ void HostBackend::copy_block(KvCache& cache, int64_t from, int64_t to) {
   for (int64_t plane = 0; plane < 2 * cache.spec.layers; ++plane) {
     char* blocks = data + plane * cache.spec.blocks * bytes;
     std::memcpy(blocks + to * bytes, blocks + from * bytes, static_cast<size_t>(bytes));
+  }
+}
+
+void store_kv(const KvCacheSpec& spec, const float* x, int64_t token, uint8_t* page) {
+  const int64_t dim = spec.head_dim;
+  uint8_t* row = page + token * spec.row_bytes();
+  uint8_t* scales = page + kBlockTokens * spec.row_bytes();
+  if (spec.dtype == DType::kF32) {
+    std::copy_n(x, dim, reinterpret_cast<float*>(row));
+  } else if (spec.dtype == DType::kF16) {
+    std::transform(x, x + dim, reinterpret_cast<uint16_t*>(row), f32_to_f16);
+  } else if (spec.dtype == DType::kE4M3) {
+    reinterpret_cast<uint16_t*>(scales)[token] = round_to_e4m3(x, dim, row);
+  } else if (spec.dtype == DType::kI8) {
+    reinterpret_cast<float*>(scales)[token] =
+        round_inputs(x, dim, 8, reinterpret_cast<int8_t*>(row));
+  } else {
+    for (int64_t i = 0; i < dim; i += kKvGroup) {
+      uint8_t codes[kKvGroup] = {};
+      const int64_t count = std::min(kKvGroup, dim - i);
+      reinterpret_cast<KvAffine*>(scales)[i / kKvGroup * kBlockTokens + token] =
+          round_to_4_bits(x + i, count, codes);
+      for (int64_t k = 0; k < count; k += 2) {
+        row[(i + k) / 2] = static_cast<uint8_t>(codes[k] | codes[k + 1] << 4);
+      }
+    }
   }
 }
 
@@ -188,18 +217,23 @@ void HostBackend::check_silu(const Tensor& gate_up, const Tensor& out) const {
                " x ", gate_up.cols, " to ", out.rows, " x ", out.cols);
 }
 
-void HostBackend::note_input_bits(const std::vector<LinearWeight>& parts) {
+void HostBackend::note_inputs(const std::vector<LinearWeight>& parts,
+                              bool (*follows)(const QuantScheme&)) {
   for (const LinearWeight& part : parts) {
-    if (part.weight.scheme.input_bits != 0) input_bits_.insert(part.weight.scheme.input_bits);
+    if (follows != nullptr && !follows(part.weight.scheme)) continue;
+    const InputRounding rounding = input_rounding(part.weight);
+    if (rounding.bits != 0) input_roundings_.insert(name_of(rounding));
   }
 }
 
 std::string HostBackend::input_note(bool rounded) const {
-  if (input_bits_.empty()) return "";
-  std::string bits;
-  for (const int width : input_bits_) bits += concat(bits.empty() ? "" : " and ", width);
-  return rounded ? concat(", but inputs of ", bits, " bits a token where the checkpoint says so")
-                 : concat(", not the ", bits, " bits a token that the checkpoint says");
+  if (input_roundings_.empty()) return "";
+  std::string names;
+  for (const std::string& name : input_roundings_) {
+    names += concat(names.empty() ? "" : " and ", name);
+  }
+  return rounded ? concat(", but inputs of ", names, " where the checkpoint says so")
+                 : concat(", not the ", names, " that the checkpoint says");
 }
 
 void check_linear_operands(const Linear& linear, const Tensor& x, const Tensor& y) {

@@ -66,21 +66,27 @@ class HostBackend : public Backend {
                      const Tensor& k_weight) const;
   void check_silu(const Tensor& gate_up, const Tensor& out) const;
 
-  // For make_linear and description(): which widths schemes ask for, and ", but inputs of 4 and 8
-  // bits a token ..." or that they are not rounded so; empty if no scheme asks.
-  void note_input_bits(const std::vector<LinearWeight>& parts);
+  // For make_linear and description(): which roundings schemes ask for, and ", but inputs of 4 bits
+  // a token and 8 bits a token ..." or that they are not rounded so; empty if no scheme asks. With
+  // `follows`, only of schemes that it is true of.
+  void note_inputs(const std::vector<LinearWeight>& parts,
+                   bool (*follows)(const QuantScheme&) = nullptr);
+  void forget_inputs() { input_roundings_.clear(); }
   std::string input_note(bool rounded) const;
 
   std::shared_ptr<ThreadPool> pool_;
 
  private:
-  std::set<int> input_bits_;  // that schemes of linears ask for
+  std::set<std::string> input_roundings_;  // that schemes of linears ask for
   const std::vector<SequenceSpan>* sequences_ = nullptr;
   std::vector<TokenSlot> slots_;
 };
 
 // Throws kInvalidArgument unless `from` and `to` are two blocks of the cache.
 void check_block_copy(const KvCacheSpec& spec, int64_t from, int64_t to);
+
+// Writes a token's key or value to a page of a cache of host memory. x: [head_dim]
+void store_kv(const KvCacheSpec& spec, const float* x, int64_t token, uint8_t* page);
 
 // Shared by every host Linear. Throws kInvalidArgument.
 void check_linear_operands(const Linear& linear, const Tensor& x, const Tensor& y);

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "lowbit/base/check.h"
+#include "lowbit/base/limits.h"
 #include "lowbit/tensor/codebook.h"
 #include "lowbit/tensor/dtype.h"
 #include "lowbit/tensor/packing.h"
@@ -33,8 +34,15 @@ std::string code_name(const QuantScheme& scheme) {
       return scheme.scale_form == ScaleForm::kE8M0 ? "mxfp4" : "fp4";
     case Code::kE4M3:
       return scheme.scale_form == ScaleForm::kE8M0 ? "mxfp8" : "fp8";
+    case Code::kAdditive:
+      return concat("aqlm_", scheme.codebooks, "x", scheme.bits, "_g", scheme.vector_cols);
   }
   return "?";
+}
+
+std::string input_name(const QuantScheme& scheme) {
+  constexpr const char* kForms[] = {"", "zero", "static", "static_zero", "g128"};
+  return concat("_a", scheme.input_bits, kForms[static_cast<int>(scheme.input_form)]);
 }
 
 }  // namespace
@@ -42,12 +50,12 @@ std::string code_name(const QuantScheme& scheme) {
 std::string name_of(const QuantScheme& scheme) {
   std::string name = code_name(scheme);
   if (scheme.dense()) return name;
-  name += concat("_g", scheme.group_size);
+  if (scheme.code != Code::kAdditive) name += concat("_g", scheme.group_size);
   if (scheme.group_rows != 1) name += concat("_r", scheme.group_rows);
   if (scheme.zero == Zero::kInt) name += "_zero";
   if (scheme.zero == Zero::kOffset) name += "_offset";
   if (scheme.scale_form == ScaleForm::kNested) name += "_nested";
-  if (scheme.input_bits != 0) name += concat("_a", scheme.input_bits);
+  if (scheme.input_bits != 0) name += input_name(scheme);
   return name;
 }
 
@@ -64,10 +72,11 @@ int64_t QTensor::stored_bytes() const {
       scheme.scale_form == ScaleForm::kE8M0 || scheme.scale_form == ScaleForm::kE4M3;
   int64_t scale_bytes = entries * (short_scales ? 1 : 2);
   if (nested) scale_bytes = static_cast<int64_t>(nested->codes.size() + nested->absmax.size() * 4);
-  int64_t bytes = rows * row_bytes() + scale_bytes;
+  int64_t bytes = code_rows() * row_bytes() + scale_bytes;
   if (scheme.zero == Zero::kInt) bytes += packed_bytes(entries, scheme.bits);
   if (scheme.zero == Zero::kOffset) bytes += entries * 2;
   if (!input_order.empty()) bytes += cols * 4;
+  if (codebooks) bytes += codebooks->stored_bytes();
   if (outliers) bytes += outliers->weight.stored_bytes() + outliers->weight.cols * 4;
   return bytes;
 }
@@ -79,12 +88,27 @@ template <typename... Parts>
   fail(ErrorKind::kCorruptFile, name, ": ", parts...);
 }
 
+bool inputs_are_possible(const QuantScheme& scheme) {
+  if (scheme.input_bits == 0) return true;
+  if (scheme.code != Code::kInt && scheme.code != Code::kE4M3) return false;
+  const InputForm form = scheme.input_form;
+  if (scheme.code == Code::kE4M3) {
+    return scheme.input_bits == 8 && form != InputForm::kTokenZero &&
+           form != InputForm::kStaticZero;
+  }
+  return scheme.input_bits >= 2 && scheme.input_bits <= 8 && form != InputForm::kGroup;
+}
+
 bool is_possible(const QuantScheme& scheme) {
   if (scheme.group_size <= 0 || scheme.group_rows <= 0) return false;
-  const bool whole_inputs = scheme.input_bits == 0;
-  if (!whole_inputs &&
-      (scheme.code != Code::kInt || scheme.input_bits < 2 || scheme.input_bits > 8))
-    return false;
+  if (!inputs_are_possible(scheme)) return false;
+  if (scheme.code == Code::kAdditive) {
+    return scheme.bits >= 1 && scheme.bits <= limits::kCodebookBits && scheme.codebooks >= 1 &&
+           scheme.codebooks <= limits::kCodebooks && scheme.vector_cols >= 1 &&
+           int64_t{scheme.group_rows} * scheme.vector_cols <= limits::kCodebookVector &&
+           scheme.zero == Zero::kNone && scheme.scale_form == ScaleForm::kFloat;
+  }
+  if (scheme.codebooks != 1 || scheme.vector_cols != 1) return false;
   if (scheme.code == Code::kInt) return scheme.bits >= 1 && scheme.bits <= 8;
   return scheme.zero == Zero::kNone && scheme.bits == (scheme.code == Code::kE4M3 ? 8 : 4);
 }
@@ -120,7 +144,6 @@ void validate_scale_form(const QTensor& weight, const std::string& name) {
 
 void validate_scales(const QTensor& weight, const std::string& name) {
   const QuantScheme& scheme = weight.scheme;
-  if (!is_possible(scheme)) corrupt(name, "scheme ", name_of(scheme), " is not possible");
   const size_t entries = static_cast<size_t>(weight.scale_rows() * weight.groups());
   if (weight.scales.size() != entries) {
     corrupt(name, weight.scales.size(), " scales, need ", entries);
@@ -184,6 +207,44 @@ void validate_outliers(const QTensor& weight, const std::string& name) {
   }
 }
 
+void validate_codebooks(const QTensor& weight, const std::string& name) {
+  const QuantScheme& scheme = weight.scheme;
+  if (weight.rows % scheme.group_rows != 0 || weight.cols % scheme.vector_cols != 0) {
+    corrupt(name, "vectors of ", scheme.group_rows, " x ", scheme.vector_cols, " do not divide ",
+            weight.rows, " x ", weight.cols);
+  }
+  if (!weight.input_order.empty() || weight.outliers || !weight.codebooks) {
+    corrupt(name, weight.codebooks ? "codebooks cannot have a column order or outliers"
+                                   : "lacks its codebooks");
+  }
+  const QTensor& books = *weight.codebooks;
+  if (!books.scheme.dense() || books.rows != int64_t{scheme.codebooks} << scheme.bits ||
+      books.cols != int64_t{scheme.group_rows} * scheme.vector_cols) {
+    corrupt(name, "codebooks of ", books.rows, " x ", books.cols, " do not fit ", name_of(scheme));
+  }
+  validate(books, name);
+  std::vector<float> vector(static_cast<size_t>(books.cols));
+  for (int64_t i = 0; i < books.rows; ++i) {
+    dequantize_row(books, i, vector.data());
+    for (const float value : vector) {
+      if (!std::isfinite(value)) corrupt(name, "vector ", i, " of its codebooks holds ", value);
+    }
+  }
+}
+
+void validate_inputs(const QTensor& weight, const std::string& name) {
+  if (weight.scheme.input_bits == 0 || !has_static_inputs(weight.scheme)) return;
+  if (!std::isfinite(weight.input_scale) || weight.input_scale <= 0) {
+    corrupt(name, "the scale of its inputs is ", weight.input_scale);
+  }
+  const int half = 1 << (weight.scheme.input_bits - 1);
+  const bool zero = weight.scheme.input_form == InputForm::kStaticZero;
+  if (weight.input_zero < -half || weight.input_zero >= half || (weight.input_zero != 0 && !zero)) {
+    corrupt(name, "the zero point of its inputs, ", weight.input_zero, ", is no ",
+            weight.scheme.input_bits, "-bit code");
+  }
+}
+
 }  // namespace
 
 void validate(const QTensor& weight, const std::string& name) {
@@ -191,11 +252,16 @@ void validate(const QTensor& weight, const std::string& name) {
   if (weight.rows <= 0 || weight.cols <= 0) {
     corrupt(name, "empty shape ", weight.rows, " x ", weight.cols);
   }
-  if (weight.codes.size != static_cast<size_t>(weight.rows * weight.row_bytes())) {
+  if (!scheme.dense() && !is_possible(scheme)) {
+    corrupt(name, "scheme ", name_of(scheme), " is not possible");
+  }
+  if (scheme.code == Code::kAdditive) validate_codebooks(weight, name);
+  if (weight.codes.size != static_cast<size_t>(weight.code_rows() * weight.row_bytes())) {
     corrupt(name, "holds ", weight.codes.size, " bytes of codes, ", weight.rows, " x ", weight.cols,
-            " ", name_of(scheme), " needs ", weight.rows * weight.row_bytes());
+            " ", name_of(scheme), " needs ", weight.code_rows() * weight.row_bytes());
   }
   if (!scheme.dense()) validate_scales(weight, name);
+  if (!scheme.dense()) validate_inputs(weight, name);
   if (scheme.code == Code::kE4M3) {
     for (size_t i = 0; i < weight.codes.size; ++i) {
       if ((weight.codes.data[i] & 0x7f) == 0x7f) corrupt(name, "weight ", i, " is NaN");
@@ -239,7 +305,8 @@ float decode_code(const QTensor& weight, uint32_t code, int64_t entry) {
     case Code::kF32:
     case Code::kF16:
     case Code::kBF16:
-      break;  // decode_dense
+    case Code::kAdditive:
+      break;  // decode_dense, add_vectors
     case Code::kInt:
       return decode_int(weight, code, entry);
     case Code::kIq4Nl:
@@ -256,10 +323,51 @@ float decode_code(const QTensor& weight, uint32_t code, int64_t entry) {
   return 0;
 }
 
+// A field of up to 16 bits of a little-endian bit stream.
+uint32_t wide_field(const uint8_t* stream, int64_t index, int bits) {
+  if (bits == 8) return stream[index];
+  const int64_t bit = index * bits, last = (bit + bits - 1) / 8;
+  uint32_t word = 0;
+  for (int64_t at = last; at >= bit / 8; --at) word = word << 8 | stream[at];
+  return word >> bit % 8 & ((1u << bits) - 1u);
+}
+
+// sum[t] += element first + t of a codebook's vector
+void add_vector(const QTensor& books, int64_t vector, int64_t first, int64_t size, float* sum) {
+  if (books.scheme.code == Code::kF32) {
+    const uint8_t* at = books.codes.data + (vector * books.cols + first) * 4;
+    for (int64_t t = 0; t < size; ++t) {
+      float value;
+      std::memcpy(&value, at + t * 4, 4);
+      sum[t] += value;
+    }
+    return;
+  }
+  for (int64_t t = 0; t < size; ++t) sum[t] += decode_dense(books, vector, first + t);
+}
+
+void dequantize_additive(const QTensor& weight, int64_t row, float* out) {
+  const QuantScheme& scheme = weight.scheme;
+  const int64_t code_row = row / scheme.group_rows, size = scheme.vector_cols;
+  const int64_t first = row % scheme.group_rows * size;
+  const uint8_t* codes = weight.codes.data + code_row * weight.row_bytes();
+  const float scale = weight.scales[code_row];
+  int64_t field = 0;
+  for (float* sum = out; sum < out + weight.cols; sum += size) {
+    for (int64_t t = 0; t < size; ++t) sum[t] = 0;
+    for (int64_t c = 0; c < scheme.codebooks; ++c) {
+      const int64_t code = wide_field(codes, field++, scheme.bits);
+      add_vector(*weight.codebooks, (c << scheme.bits) + code, first, size, sum);
+    }
+    for (int64_t t = 0; t < size; ++t) sum[t] *= scale;
+  }
+}
+
 }  // namespace
 
 void dequantize_row(const QTensor& weight, int64_t row, float* out) {
   const QuantScheme& scheme = weight.scheme;
+  if (scheme.code == Code::kAdditive) return dequantize_additive(weight, row, out);
   const uint8_t* codes = weight.codes.data + row * weight.row_bytes();
   const int64_t scale_row = row / scheme.group_rows * weight.groups();
   for (int64_t col = 0; col < weight.cols; ++col) {

@@ -38,12 +38,13 @@ struct NestedScales {
 struct OutlierColumns;
 
 // Weight [rows][cols] of y = x * W^T: rows are outputs, cols are inputs. Every row of codes starts
-// on a byte: row n is codes.data + n * row_bytes().
+// on a byte: row n is codes.data + n * row_bytes(). kAdditive, where v are the codes of a vector:
+//   w[n][k] = scale[n / group_rows] * sum of codebook c's vector v[c] at (n, k), over all c
 struct QTensor {
   QuantScheme scheme;
   int64_t rows = 0;
   int64_t cols = 0;
-  Bytes codes;                 // [rows][row_bytes()]
+  Bytes codes;                 // [code_rows()][row_bytes()]
   std::vector<float> scales;   // [scale_rows()][groups()]; empty if dense
   std::vector<uint8_t> zeros;  // Zero::kInt: same shape as scales
   std::vector<float> offsets;  // Zero::kOffset: same shape as scales
@@ -51,8 +52,19 @@ struct QTensor {
   std::shared_ptr<const NestedScales> nested;  // ScaleForm::kNested only
   std::vector<int32_t> input_order;  // empty, or [cols]: column k multiplies input input_order[k]
   std::shared_ptr<const OutlierColumns> outliers;  // null, or not empty; never with input_order
+  // Code::kAdditive only: dense, [codebooks << bits][group_rows * vector_cols], a vector a row.
+  std::shared_ptr<const QTensor> codebooks;
+  // has_static_inputs() only: x is about input_scale * (code - input_zero).
+  float input_scale = 0;
+  int input_zero = 0;
 
-  int64_t row_bytes() const { return (cols * scheme.bits + 7) / 8; }
+  // Of a row of codes: kAdditive has one for the group_rows rows of its vectors.
+  int64_t row_bytes() const {
+    return (cols / scheme.vector_cols * scheme.codebooks * scheme.bits + 7) / 8;
+  }
+  int64_t code_rows() const {
+    return scheme.code == Code::kAdditive ? rows / scheme.group_rows : rows;
+  }
   int64_t groups() const {
     return scheme.group_size == 0 ? 0 : (cols + scheme.group_size - 1) / scheme.group_size;
   }
@@ -70,8 +82,8 @@ struct OutlierColumns {
 };
 
 // Throws kCorruptFile naming `name` if sizes do not fit the scheme, a scale or offset is not
-// finite or of the scheme's form, a code is NaN, input_order is not a permutation, or outliers are
-// not distinct columns with finite weights.
+// finite or of the scheme's form, a code is NaN, input_order is not a permutation, outliers are
+// not distinct columns with finite weights, or codebooks or input scales are missing or not finite.
 void validate(const QTensor& weight, const std::string& name);
 
 // Row `row` as fp32, in the order of the inputs (input_order undone). out: [cols].

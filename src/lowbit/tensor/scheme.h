@@ -9,6 +9,13 @@
 
 namespace lowbit {
 
+namespace limits {
+// Additive codebooks (AQLM).
+constexpr int kCodebookBits = 16;
+constexpr int kCodebooks = 64;
+constexpr int64_t kCodebookVector = 1'024;  // weights that one code stands for
+}  // namespace limits
+
 enum class Code : uint8_t {
   kF32,  // dense: the codes are the weights; no scales
   kF16,
@@ -20,6 +27,8 @@ enum class Code : uint8_t {
   kFp4,    // bitsandbytes' FP4
   kE2M1,   // the float of MXFP4 and NVFP4
   kE4M3,   // 8-bit float
+  // Sums of vectors of several weights from codebooks (AQLM, arXiv:2401.06118).
+  kAdditive,
 };
 
 enum class Zero : uint8_t {
@@ -36,6 +45,15 @@ enum class ScaleForm : uint8_t {
   kNested,  // themselves quantized to 8 bits (bitsandbytes' double quantization)
 };
 
+// How inputs are rounded, where QuantScheme::input_bits says that they are.
+enum class InputForm : uint8_t {
+  kToken,       // a scale for each token: that of its largest magnitude (tensor/input_codes.h)
+  kTokenZero,   // scale and zero point of each token's range; integers only
+  kStatic,      // QTensor::input_scale for all tokens
+  kStaticZero,  // the same with QTensor::input_zero; integers only
+  kGroup        // a scale for each 128 columns of a token; floats only
+};
+
 // As a request that is not of a weight yet, group_rows and group_size may be 0: all rows, all
 // columns. for_shape() fills them in.
 struct QuantScheme {
@@ -45,15 +63,28 @@ struct QuantScheme {
   int64_t group_size = 0;  // columns that share a scale; 0 for dense; cols for one per row
   Zero zero = Zero::kNone;
   ScaleForm scale_form = ScaleForm::kFloat;
-  // Inputs are rounded to integers of so many bits, token by token (tensor/input_codes.h), before
-  // they are multiplied: W8A8, W4A8, W4A4. 0: they are not. kInt only.
+  // Inputs are rounded before they are multiplied: to whole numbers of so many bits (kInt: W8A8, W4A8,
+  // W4A4) or 8-bit floats (kE4M3: 8). 0: they are not.
   int input_bits = 0;
+  InputForm input_form = InputForm::kToken;
+  // kAdditive: a code stands for vector_cols columns of group_rows rows, and as many codes are
+  // added up as there are codebooks.
+  int codebooks = 1;
+  int vector_cols = 1;
 
   constexpr bool dense() const {
     return code == Code::kF32 || code == Code::kF16 || code == Code::kBF16;
   }
   bool operator==(const QuantScheme&) const = default;
 };
+
+// Inputs rounded with a scale for each token, which is what every backend does.
+constexpr bool rounds_tokens(const QuantScheme& scheme) {
+  return scheme.input_bits != 0 && scheme.input_form == InputForm::kToken;
+}
+constexpr bool has_static_inputs(const QuantScheme& scheme) {
+  return scheme.input_form == InputForm::kStatic || scheme.input_form == InputForm::kStaticZero;
+}
 
 constexpr QuantScheme dense_scheme(Code code) {
   return QuantScheme{code, code == Code::kF32 ? 32 : 16, 1, 0, Zero::kNone};
@@ -65,6 +96,14 @@ constexpr QuantScheme int_scheme(int bits, int64_t group_size, Zero zero = Zero:
 constexpr QuantScheme table_scheme(Code code, int64_t group_size,
                                    ScaleForm scale_form = ScaleForm::kFloat) {
   return QuantScheme{code, 4, 1, group_size, Zero::kNone, scale_form};
+}
+// One scale for the rows of a vector.
+constexpr QuantScheme additive_scheme(int codebooks, int bits, int vector_rows, int vector_cols,
+                                      int64_t cols) {
+  QuantScheme scheme{Code::kAdditive, bits, vector_rows, cols};
+  scheme.codebooks = codebooks;
+  scheme.vector_cols = vector_cols;
+  return scheme;
 }
 constexpr QuantScheme fp8_scheme(int group_rows, int64_t group_size,
                                  ScaleForm scale_form = ScaleForm::kFloat) {
@@ -80,7 +119,7 @@ constexpr QuantScheme for_shape(QuantScheme scheme, int64_t rows, int64_t cols) 
 }
 
 // "f16", "w4_g64", "w4_g32_zero", "w4_g32_offset", "w8_g576", "iq4nl_g32", "nf4_g64_nested",
-// "fp8_g128_r128", "mxfp4_g32", "nvfp4_g16", "w8_g576_a8".
+// "fp8_g128_r128", "mxfp4_g32", "nvfp4_g16", "w8_g576_a8", "w8_g576_a8static", "aqlm_1x16_g8".
 std::string name_of(const QuantScheme& scheme);
 
 // ggml's IQ4_NL table.

@@ -233,14 +233,51 @@ PlainWeight hqq_weight(const TensorSource& source, const std::string& module) {
   };
 }
 
-// MixQ: one scale a row, 8 bits or two's-complement nibbles, some columns in weight_cache.
+// MixQ's integers [n][k], of `weight` or, where there is none, of q_weight: 8 bits,
+// two's-complement nibbles, words of eight nibbles, or 8 bits as EETQ's GEMM wants them.
+std::function<int(int64_t n, int64_t k)> mixq_codes(const RawTensor& codes, bool for_gemm) {
+  const int64_t cols = codes.dim(1);
+  if (codes.dtype() == "I32") {
+    return [=](int64_t n, int64_t k) {  // even columns low, odd ones high
+      const auto shift = static_cast<int>(4 * (k % 8 / 2 + k % 2 * 4));
+      return static_cast<int>(codes.field(n * cols + k / 8, 1, shift, 4)) - 8;
+    };
+  }
+  if (codes.dtype() == "U8") {
+    return [=](int64_t n, int64_t k) {
+      const int code = codes.int8(n * cols + k / 2);
+      return k % 2 == 0 ? static_cast<int8_t>(code << 4) >> 4 : code >> 4;
+    };
+  }
+  if (!for_gemm) return [=](int64_t n, int64_t k) { return int{codes.int8(n * cols + k)}; };
+  const int64_t inputs = codes.dim(0);
+  return [=](int64_t n, int64_t k) {
+    constexpr int64_t kOrder[16] = {0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15};
+    const int64_t row = k / 16 * 16 + (std::find(kOrder, kOrder + 16, k % 16) - kOrder);
+    int64_t at = (n / 2 * (inputs / 64) + row / 64) * 128 + n % 2 * 64 + row % 64;
+    if (at % 4 == 1 || at % 4 == 2) at ^= 3;
+    return codes.byte(at) - 128;
+  };
+}
+
+// MixQ: one scale a row, some columns in weight_cache.
 PlainWeight mixq_weight(const TensorSource& source, const std::string& module) {
-  const RawTensor codes = raw(source, module + ".weight"),
-                  scales = raw(source, module + ".scale_col"), ind = raw(source, module + ".ind"),
-                  cache = raw(source, module + ".weight_cache");
-  const bool nibbles = codes.dtype() == "U8";
-  const int64_t cols = codes.dim(1) * (nibbles ? 2 : 1), outliers = ind.dim(0);
+  const bool copy = !source.contains(module + ".weight");
+  const std::string own_scales = module + ".q_scale_col";
+  const RawTensor codes = raw(source, module + (copy ? ".q_weight" : ".weight"));
+  const StoredTensor scale_col = source.tensor(
+      copy && source.contains(own_scales) ? own_scales : module + ".scale_col");
+  const bool for_gemm = copy && codes.dtype() == "I8" && scale_col.shape.size() == 1;
+  const RawTensor scales(scale_col);
+  const int per_element = codes.dtype() == "I32" ? 8 : codes.dtype() == "U8" ? 2 : 1;
+  const int64_t cols = for_gemm ? codes.dim(0) : codes.dim(1) * per_element;
+  const auto code = mixq_codes(codes, for_gemm);
   std::vector<int64_t> slots(static_cast<size_t>(cols), -1);
+  if (copy && !source.contains(module + ".weight_cache")) {
+    return [=](int64_t n, int64_t k) { return scales.real(n) * static_cast<float>(code(n, k)); };
+  }
+  const RawTensor ind = raw(source, module + ".ind"), cache = raw(source, module + ".weight_cache");
+  const int64_t outliers = ind.dim(0);
   for (int64_t j = 0; j < outliers; ++j) {
     const int64_t column = ind.int32(j);
     LOWBIT_CHECK_KIND(column >= 0 && column < cols, ErrorKind::kCorruptFile, module,
@@ -249,10 +286,30 @@ PlainWeight mixq_weight(const TensorSource& source, const std::string& module) {
   }
   return [=](int64_t n, int64_t k) {
     const int64_t slot = slots[static_cast<size_t>(k)];
-    if (slot >= 0) return cache.real(n * outliers + slot);
-    int code = codes.int8(nibbles ? (n * cols + k) / 2 : n * cols + k);
-    if (nibbles) code = k % 2 == 0 ? static_cast<int8_t>(code << 4) >> 4 : code >> 4;
-    return scales.real(n) * static_cast<float>(code);
+    return slot >= 0 ? cache.real(n * outliers + slot)
+                     : scales.real(n) * static_cast<float>(code(n, k));
+  };
+}
+
+// AQLM: codes [N / og][K / ig][C], codebooks [C][2^b][og][ig], a scale for og rows.
+PlainWeight aqlm_weight(const TensorSource& source, const std::string& module) {
+  const RawTensor codes = raw(source, module + ".codes"),
+                  books = raw(source, module + ".codebooks"),
+                  scales = raw(source, module + ".scales");
+  const int64_t count = books.dim(0), size = books.dim(1), og = books.dim(2), ig = books.dim(3);
+  const int64_t vectors = codes.dim(1);
+  const std::string type = codes.dtype();
+  return [=](int64_t n, int64_t k) {
+    float sum = 0;
+    for (int64_t c = 0; c < count; ++c) {
+      const int64_t at = (n / og * vectors + k / ig) * count + c;
+      const int64_t code = type == "I8"    ? codes.int8(at)
+                           : type == "I16" ? codes.int16(at)
+                                           : codes.int32(at);
+      const int64_t index = (code % size + size) % size;  // stored signed
+      sum += books.real(((c * size + index) * og + n % og) * ig + k % ig);
+    }
+    return sum * scales.real(n / og);
   };
 }
 
@@ -271,6 +328,7 @@ PlainWeight plain_weight(const TensorSource& source, const Json& config, const s
   if (format == "bitsandbytes") return bitsandbytes_weight(source, module);
   if (format == "hqq") return hqq_weight(source, module);
   if (format == "mixq") return mixq_weight(source, module);
+  if (format == "aqlm") return aqlm_weight(source, module);
   if (format == "fp8") {
     const std::string inverse = module + ".weight_scale_inv";
     return e4m3_weight(source, module,

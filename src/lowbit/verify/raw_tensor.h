@@ -26,6 +26,7 @@ class RawTensor {
 
   uint8_t byte(int64_t index) const { return read<uint8_t>(index); }
   int8_t int8(int64_t index) const { return read<int8_t>(index); }
+  int16_t int16(int64_t index) const { return read<int16_t>(index); }
   int32_t int32(int64_t index) const { return read<int32_t>(index); }
   int64_t int64(int64_t index) const { return read<int64_t>(index); }
   // Bits [bit, bit + width) of 32-bit words that are `stride` words apart, beginning with `first`.

@@ -32,7 +32,8 @@ std::string programs_for(const std::string& format, const QuantScheme& scheme) {
   if (format == "compressed-tensors") return "vLLM, transformers with compressed-tensors, lowbit";
   if (format == "bitsandbytes") return "transformers with bitsandbytes, vLLM, lowbit";
   if (format == "hqq") return "transformers with hqq, lowbit";
-  if (format == "mixq") return "lowbit (MixQ itself also wants q_weight, in a GPU's layout)";
+  if (format == "mixq") return "lowbit (MixQ itself also wants q_weight: --format mixq-gpu)";
+  if (format == "aqlm") return "transformers with aqlm, vLLM, lowbit";
   if (format == "fp8") return "vLLM, transformers, lowbit";
   return "everything that reads safetensors";
 }

@@ -159,34 +159,56 @@ QTensor read_nvfp4(const TensorSource& source, const std::string& module) {
   return weight;
 }
 
-// "input_activations" of a config group as QuantScheme::input_bits: 0 but for symmetric integers of
-// 4 or 8 bits with a scale found for each token.
-int input_bits_of(const Json& group) {
+// How inputs are rounded. bits 0: not, or in a way that lowbit does not follow.
+struct Inputs {
+  int bits = 0;
+  InputForm form = InputForm::kToken;
+  bool operator==(const Inputs&) const = default;
+};
+
+// "input_activations" of a config group whose weights are of `type`: only inputs of the same.
+Inputs inputs_of(const Json& group, const std::string& type) {
   const auto inputs = group.find("input_activations");
-  if (inputs == group.end() || !inputs->is_object()) return 0;
-  const auto dynamic = inputs->find("dynamic");
-  const bool known = json_string(*inputs, "type", "int", kConfig) == "int" &&
-                     json_string(*inputs, "strategy", "", kConfig) == "token" &&
-                     json_bool(*inputs, "symmetric", true, kConfig) && dynamic != inputs->end() &&
-                     *dynamic == true;
+  if (inputs == group.end() || !inputs->is_object()) return {};
+  const auto found = inputs->find("dynamic");
+  const bool dynamic = found != inputs->end() && *found == true;
+  const bool fixed = found == inputs->end() || *found == false;
+  const bool symmetric = json_bool(*inputs, "symmetric", true, kConfig);
+  const std::string strategy =
+      json_string(*inputs, "strategy", dynamic ? "token" : "tensor", kConfig);
   const int64_t bits = json_int(*inputs, "num_bits", 8, kConfig);
-  return known && (bits == 4 || bits == 8) ? static_cast<int>(bits) : 0;
+  const bool tokens = dynamic && strategy == "token", whole = fixed && strategy == "tensor";
+  const bool floats = type == "float";
+  if (json_string(*inputs, "type", "int", kConfig) != type || (floats && !symmetric)) return {};
+  if (bits != 8 && (bits != 4 || floats)) return {};
+  const int width = static_cast<int>(bits);
+  if (tokens) return {width, symmetric ? InputForm::kToken : InputForm::kTokenZero};
+  if (whole) return {width, symmetric ? InputForm::kStatic : InputForm::kStaticZero};
+  const auto size = inputs->find("group_size");
+  const bool groups = dynamic && strategy == "group" && size != inputs->end() && *size == 128;
+  return floats && groups ? Inputs{8, InputForm::kGroup} : Inputs{};
 }
 
-// How the inputs of an integer weight are rounded: as all config groups of its width say. Groups
-// that contradict each other leave them as they are, since modules are not matched to groups.
-int input_bits_for(const Json& config, int bits) {
-  int found = -1;
+// How the inputs of such a weight are rounded: as all config groups of its type and width say.
+// Groups that contradict each other leave them as they are, since modules are not matched to
+// groups.
+Inputs inputs_for(const Json& config, const QuantScheme& scheme) {
+  const std::string type = scheme.code == Code::kInt ? "int" : "float";
   const auto groups = config.find("config_groups");
-  if (groups == config.end() || !groups->is_object()) return 0;
+  if (groups == config.end() || !groups->is_object()) return {};
+  Inputs agreed;
+  bool any = false;
   for (const Json& group : *groups) {
     if (!group.is_object() || !group.contains("weights") || !group["weights"].is_object()) continue;
-    if (json_int(group["weights"], "num_bits", 8, kConfig) != bits) continue;
-    const int stated = input_bits_of(group);
-    if (found >= 0 && stated != found) return 0;
-    found = stated;
+    const Json& weights = group["weights"];
+    if (json_int(weights, "num_bits", 8, kConfig) != scheme.bits) continue;
+    if (json_string(weights, "type", "int", kConfig) != type) continue;
+    const Inputs stated = inputs_of(group, type);
+    if (any && stated != agreed) return {};
+    agreed = stated;
+    any = true;
   }
-  return std::max(found, 0);
+  return agreed;
 }
 
 QTensor read_kind(Kind kind, const TensorSource& source, const Json& config,
@@ -208,9 +230,26 @@ QTensor read_kind(Kind kind, const TensorSource& source, const Json& config,
   return {};
 }
 
+// input_scale and input_zero_point of a module, each [1] or a scalar.
+void read_static_inputs(const TensorSource& source, const std::string& module, QTensor& weight) {
+  const auto single = [&](const std::string& name, const char* dtypes) {
+    const StoredTensor tensor = typed_tensor(source, name, dtypes);
+    if (!tensor.shape.empty()) expect_shape(tensor, {1});
+    return tensor;
+  };
+  weight.input_scale = floats_of(single(module + ".input_scale", kFloatTypes))[0];
+  if (weight.scheme.input_form != InputForm::kStaticZero) return;
+  const StoredTensor zero = single(module + ".input_zero_point", "I8");
+  weight.input_zero = static_cast<int8_t>(zero.bytes.data[0]);
+}
+
 QTensor with_inputs(QTensor weight, const Json& config) {
-  if (weight.scheme.code == Code::kInt) {
-    weight.scheme.input_bits = input_bits_for(config, weight.scheme.bits);
+  QuantScheme& scheme = weight.scheme;
+  const bool plain = scheme.scale_form == ScaleForm::kFloat;
+  if (scheme.code == Code::kInt || (scheme.code == Code::kE4M3 && plain)) {
+    const Inputs inputs = inputs_for(config, scheme);
+    scheme.input_bits = inputs.bits;
+    scheme.input_form = inputs.form;
   }
   return weight;
 }
@@ -218,6 +257,9 @@ QTensor with_inputs(QTensor weight, const Json& config) {
 QTensor read(const TensorSource& source, const Json& config, const std::string& module) {
   check_plain(config, module);
   QTensor weight = with_inputs(read_kind(kind_of(source, module), source, config, module), config);
+  if (weight.scheme.input_bits != 0 && has_static_inputs(weight.scheme)) {
+    read_static_inputs(source, module, weight);
+  }
   validate(weight, module);
   return weight;
 }
@@ -282,17 +324,29 @@ std::vector<StoredTensor> write_fp8(const std::string& module, const QTensor& we
 // W8A8, which programs run with integer products only from format int-quantized.
 bool is_w8a8(const QuantScheme& scheme, int64_t cols) {
   return scheme.code == Code::kInt && scheme.bits == 8 && scheme.input_bits == 8 &&
-         scheme.group_size == cols && scheme.group_rows == 1 && scheme.zero == Zero::kNone;
+         scheme.group_size == cols && scheme.group_rows == 1 &&
+         scheme.zero != Zero::kOffset;
+}
+
+std::vector<uint8_t> signed_codes(const uint8_t* codes, size_t count) {
+  std::vector<uint8_t> bytes(codes, codes + count);
+  for (uint8_t& byte : bytes) byte ^= 0x80;
+  return bytes;
 }
 
 std::vector<StoredTensor> write_int8(const std::string& module, const QTensor& weight) {
-  std::vector<uint8_t> codes(weight.codes.data, weight.codes.data + weight.codes.size);
-  for (uint8_t& code : codes) code ^= 0x80;
-  return {stored_bytes(module + ".weight", "I8", {weight.rows, weight.cols}, std::move(codes)),
-          stored_halfs(module + ".weight_scale", {weight.rows, 1}, weight.scales)};
+  std::vector<StoredTensor> tensors = {
+      stored_bytes(module + ".weight", "I8", {weight.rows, weight.cols},
+                   signed_codes(weight.codes.data, weight.codes.size)),
+      stored_halfs(module + ".weight_scale", {weight.rows, 1}, weight.scales)};
+  if (weight.scheme.zero == Zero::kInt) {
+    tensors.push_back(stored_bytes(module + ".weight_zero_point", "I8", {weight.rows, 1},
+                                   signed_codes(weight.zeros.data(), weight.zeros.size())));
+  }
+  return tensors;
 }
 
-std::vector<StoredTensor> write(const std::string& module, const QTensor& weight) {
+std::vector<StoredTensor> write_weight(const std::string& module, const QTensor& weight) {
   const Code code = weight.scheme.code;
   if (code != Code::kE2M1 && code != Code::kE4M3) {
     LOWBIT_CHECK(weight.outliers == nullptr, module,
@@ -304,6 +358,17 @@ std::vector<StoredTensor> write(const std::string& module, const QTensor& weight
   LOWBIT_CHECK(weight.input_order.empty(), module, ": ", name_of(weight.scheme),
                " cannot have a column order in compressed-tensors");
   return code == Code::kE2M1 ? write_4bit(module, weight) : write_fp8(module, weight);
+}
+
+std::vector<StoredTensor> write(const std::string& module, const QTensor& weight) {
+  std::vector<StoredTensor> tensors = write_weight(module, weight);
+  if (weight.scheme.input_bits == 0 || !has_static_inputs(weight.scheme)) return tensors;
+  tensors.push_back(stored_floats(module + ".input_scale", {1}, {weight.input_scale}));
+  if (weight.scheme.input_form == InputForm::kStaticZero) {
+    const auto zero = static_cast<uint8_t>(static_cast<int8_t>(weight.input_zero));
+    tensors.push_back(stored_bytes(module + ".input_zero_point", "I8", {1}, {zero}));
+  }
+  return tensors;
 }
 
 struct FloatConfig {
@@ -323,19 +388,26 @@ FloatConfig float_config(const QuantScheme& scheme) {
   return {"float-quantized", scheme.group_rows == 0 ? "tensor" : "channel"};
 }
 
+Json input_config(const QuantScheme& scheme) {
+  const InputForm form = scheme.input_form;
+  const bool fixed = has_static_inputs(scheme), groups = form == InputForm::kGroup;
+  const bool zero = form == InputForm::kTokenZero || form == InputForm::kStaticZero;
+  return {{"num_bits", scheme.input_bits},
+          {"type", scheme.code == Code::kE4M3 ? "float" : "int"},
+          {"symmetric", !zero},
+          {"strategy", fixed ? "tensor" : groups ? "group" : "token"},
+          {"group_size", groups ? Json(128) : Json()},
+          {"block_structure", nullptr},
+          {"dynamic", !fixed},
+          {"actorder", nullptr},
+          {"observer", fixed ? Json("minmax") : Json()},
+          {"observer_kwargs", Json::object()}};
+}
+
 Json write_config(const QuantScheme& scheme, const std::vector<std::string>& skipped) {
   Json config = kCompressedTensorsFormat.quantization_config(scheme, skipped);
   if (scheme.input_bits != 0) {
-    config["config_groups"]["group_0"]["input_activations"] = {{"num_bits", scheme.input_bits},
-                                                               {"type", "int"},
-                                                               {"symmetric", true},
-                                                               {"strategy", "token"},
-                                                               {"group_size", nullptr},
-                                                               {"block_structure", nullptr},
-                                                               {"dynamic", true},
-                                                               {"actorder", nullptr},
-                                                               {"observer", nullptr},
-                                                               {"observer_kwargs", Json::object()}};
+    config["config_groups"]["group_0"]["input_activations"] = input_config(scheme);
     if (is_w8a8(scheme, 0)) config["format"] = "int-quantized";
   }
   if (scheme.code != Code::kE2M1 && scheme.code != Code::kE4M3) return config;

@@ -2,6 +2,7 @@
 
 #include "lowbit/base/check.h"
 #include "lowbit/checkpoint/formats/fields.h"
+#include "lowbit/checkpoint/formats/mixq_copy.h"
 
 namespace lowbit {
 
@@ -17,8 +18,15 @@ bool detect(const Json& config) {
   return has_method(config, "mixq") || (version != config.end() && *version == "MIX");
 }
 
+bool detect_never(const Json&) { return false; }
+
 bool quantized(const TensorSource& source, const std::string& module) {
   return source.contains(module + ".scale_col") || source.contains(module + ".q_scale_col");
+}
+
+// MIXQ's checkpoints, and layers that are weight-only, have no `weight`.
+bool has_weight(const TensorSource& source, const std::string& module) {
+  return source.contains(module + ".weight") || !source.contains(module + ".q_weight");
 }
 
 int bits_in(const Json& config, const char* key, int fallback) {
@@ -36,11 +44,18 @@ int input_bits_of(const Json& config, int bits) {
   return stated == kWholeInputs ? 0 : std::max(stated, bits);
 }
 
+// Of a module that has only q_weight.
+QTensor copy_of(const TensorSource& source, const Json& config, const std::string& module,
+                bool with_codes) {
+  return read_mixq_copy(
+      source, module, [&](int bits) { return input_bits_of(config, bits); }, with_codes);
+}
+
 // Shape and scheme, and the codes as they are stored.
 QTensor outline(const TensorSource& source, const Json& config, const std::string& module) {
-  LOWBIT_CHECK_KIND(source.contains(module + ".weight"), ErrorKind::kUnsupported, module,
-                    ": MixQ without .weight, only .q_weight, which is laid out for one kind of "
-                    "GPU; make the checkpoint again without weight-only layers");
+  if (!has_weight(source, module)) return copy_of(source, config, module, false);
+  LOWBIT_CHECK_KIND(source.contains(module + ".weight"), ErrorKind::kCorruptFile, module,
+                    " has scales, but neither .weight nor .q_weight");
   const StoredTensor tensor = typed_tensor(source, module + ".weight", "I8 U8");
   LOWBIT_CHECK_KIND(tensor.shape.size() == 2, ErrorKind::kCorruptFile, tensor.name, " has shape ",
                     shape_text(tensor.shape), ", must be a matrix");
@@ -88,6 +103,14 @@ Bytes flipped(const QTensor& weight) {
 }
 
 QTensor read(const TensorSource& source, const Json& config, const std::string& module) {
+  if (!has_weight(source, module)) {
+    QTensor weight = copy_of(source, config, module, true);
+    if (source.contains(module + ".weight_cache")) {
+      weight.outliers = read_outliers(source, module, weight);
+    }
+    validate(weight, module);
+    return weight;
+  }
   QTensor weight = outline(source, config, module);
   weight.codes = flipped(weight);
   const StoredTensor scale = typed_tensor(source, module + ".scale_col", kFloatTypes);
@@ -130,6 +153,14 @@ std::vector<StoredTensor> write(const std::string& module, const QTensor& weight
            outliers ? weight.outliers->weight.codes : Bytes()}};
 }
 
+std::vector<StoredTensor> write_with_copy(const std::string& module, const QTensor& weight) {
+  std::vector<StoredTensor> tensors = write(module, weight);
+  for (StoredTensor& tensor : write_mixq_copy(module, weight)) {
+    tensors.push_back(std::move(tensor));
+  }
+  return tensors;
+}
+
 Json write_config(const QuantScheme& scheme, const std::vector<std::string>& skipped) {
   return {{"quant_method", "mixq"},
           {"version", "MIX"},
@@ -147,6 +178,17 @@ const CheckpointFormat kMixqFormat = {
     .quantized = quantized,
     .read = read,
     .write = write,
+    .quantization_config = write_config,
+    .describe = outline,
+    .says_input_bits = true,
+};
+
+const CheckpointFormat kMixqGpuFormat = {
+    .name = "mixq-gpu",
+    .detect = detect_never,
+    .quantized = quantized,
+    .read = read,
+    .write = write_with_copy,
     .quantization_config = write_config,
     .describe = outline,
     .says_input_bits = true,

@@ -1,4 +1,4 @@
-// MixQ checkpoints (Qcompiler/MIXQ), the tensors that are not of one kind of GPU.
+// MixQ checkpoints (Qcompiler/MIXQ and QComplier).
 //
 // A linear [N][K] with O columns (usually 128) kept in 16 bits:
 //   weight        I8 [N][K], or U8 [N][K / 2]: two's-complement nibbles, the even column low
@@ -6,7 +6,8 @@
 //   ind           I32 [O]            which these are, in any order
 //   weight_cache  F16 [N][O]         their weights
 // O is 0 in what lowbit writes without outliers. q_weight and q_scale_col, copies of the weight for
-// small batches in the layout of one GPU, are neither read nor written.
+// small batches in the layout of GPU kernels (mixq_copy.h), are written by "mixq-gpu", and read
+// where there is no `weight`.
 //
 // The description (quant_config.json, or quantization_config in config.json) is {"version": "MIX",
 // "w_bit": 8 or 4}; with 4, some modules (down_proj) have 8 bits all the same, as their dtype says.
@@ -19,5 +20,7 @@
 namespace lowbit {
 
 extern const CheckpointFormat kMixqFormat;
+// The same with q_weight beside each weight. Read as "mixq".
+extern const CheckpointFormat kMixqGpuFormat;
 
 }  // namespace lowbit

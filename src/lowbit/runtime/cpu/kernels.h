@@ -108,9 +108,8 @@ struct Range {
   int64_t last = 0;  // exclusive
 };
 
-// How a KV cache holds values. A page is [64][head_dim] of them, and of kI8 a float for each token
-// behind that they are multiplied by.
-enum class CacheType : uint8_t { kF32, kF16, kI8 };
+// How a KV cache holds values: kv_cache.h says how a page is laid out.
+enum class CacheType : uint8_t { kF32, kF16, kI8, kE4M3, kI4 };
 
 // Attention of some consecutive queries of one sequence, for the query heads of one KV head.
 struct AttentionTask {

@@ -31,6 +31,7 @@ void pack_bias(std::span<const LinearWeight> parts, PackedWeight& packed) {
 
 bool supports_f16(const QTensor& weight) {
   if (weight.scheme.dense()) return weight.scheme.code == Code::kF16;
+  if (weight.scheme.code == Code::kAdditive) return false;  // sums of halves times a half
   std::vector<float> row(weight.cols);
   for (int64_t i = 0; i < weight.rows; ++i) {
     dequantize_row(weight, i, row.data());
@@ -106,7 +107,7 @@ bool supports_bits(const QTensor& weight) {
 
 bool supports_table(const QTensor& weight) {
   return !weight.scheme.dense() && weight.scheme.bits == 4 && groups_fit(weight) &&
-         weight.scheme.code != Code::kInt;
+         weight.scheme.code != Code::kInt && weight.scheme.code != Code::kAdditive;
 }
 
 bool supports_e4m3(const QTensor& weight) {

@@ -4,8 +4,10 @@
 
 #include "lowbit/base/check.h"
 #include "lowbit/base/trace.h"
+#include "lowbit/runtime/cpu/additive_linear.h"
 #include "lowbit/runtime/host_backend.h"
 #include "lowbit/tensor/input_codes.h"
+#include "lowbit/tensor/input_rounding.h"
 
 namespace lowbit::cpu {
 
@@ -57,7 +59,7 @@ class CpuLinear : public Linear {
       piece.layout = layout.name;
       piece.first_row = rows_;
       piece.weight = layout.pack(fused, packer);
-      if (environment_->scheme_inputs) piece.input_bits = fused[0].weight.scheme.input_bits;
+      if (environment_->scheme_inputs) piece.inputs = input_rounding(fused[0].weight);
       if (fused[0].weight.outliers) pack_outliers(fused, packer, piece);
       rows_ += piece.weight.matrix.rows;
       piece.label =
@@ -105,14 +107,14 @@ class CpuLinear : public Linear {
     int64_t first_row = 0;
     PackedWeight weight;
     const char* label = nullptr;  // in traces
-    int input_bits = 0;           // QuantScheme::input_bits, if they are to be heeded
+    InputRounding inputs;         // as the scheme says, if it is to be heeded
     // Columns whose inputs are multiplied apart, in f32: dense, [rows][columns].
     std::vector<int32_t> outlier_columns;
     PackedWeight outliers;
 
     // Whether f32 kernels need inputs other than x.
     bool changes_inputs() const {
-      return !weight.input_order.empty() || !outlier_columns.empty() || input_bits != 0;
+      return !weight.input_order.empty() || !outlier_columns.empty() || inputs.bits != 0;
     }
   };
 
@@ -127,7 +129,7 @@ class CpuLinear : public Linear {
   std::string kernel_of(const Piece& piece) const {
     std::string name =
         concat(piece.layout, "_", environment_->kernels->isa, int8(piece) ? "_int8" : "_f32");
-    if (piece.input_bits != 0) name += concat("_a", piece.input_bits);
+    if (piece.inputs.bits != 0) name += concat("_a", piece.inputs.bits);
     if (!piece.outlier_columns.empty()) name += "_outliers";
     return name;
   }
@@ -135,10 +137,12 @@ class CpuLinear : public Linear {
   bool fuses(const LinearWeight& a, const LinearWeight& b, const Layout& layout) const {
     return a.weight.scheme == b.weight.scheme && a.weight.input_order == b.weight.input_order &&
            columns_of(a.weight) == columns_of(b.weight) &&
+           input_rounding(a.weight) == input_rounding(b.weight) &&
            &choose_layout(b, environment_->forced_layout) == &layout;
   }
   bool int8(const Piece& piece) const {
-    return environment_->int8_inputs && piece.weight.multiplies_int8();
+    return environment_->int8_inputs && piece.weight.multiplies_int8() &&
+           (piece.inputs.bits == 0 || piece.inputs.has_integer_codes());
   }
 
   static std::vector<int32_t> columns_of(const QTensor& weight) {
@@ -313,8 +317,8 @@ void CpuLinear::forward_int8(const Piece& piece, const Tensor& x, const Room& ro
   const Kernels& kernels = *environment_->kernels;
   for_tokens(x.rows, [&](int64_t token) {
     const float* row = input_of(piece, x, token, room);
-    if (piece.input_bits != 0) {
-      quantize_token(row, cols_, piece.input_bits, token, room.codes);
+    if (piece.inputs.bits != 0) {
+      quantize_token(row, cols_, piece.inputs.bits, token, room.codes);
     } else {
       kernels.quantize_input(row, cols_, token, room.codes);
     }
@@ -334,12 +338,8 @@ void CpuLinear::forward_f32(const Piece& piece, const Tensor& x, const Room& roo
     input = room.rows;
     for_tokens(x.rows, [&](int64_t token) {
       const float* row = input_of(piece, x, token, room);
-      if (piece.input_bits == 0) return;
-      std::vector<int8_t> codes(static_cast<size_t>(cols_));
-      const float scale = round_inputs(row, cols_, piece.input_bits, codes.data());
-      for (int64_t k = 0; k < cols_; ++k) {
-        room.rows[token * cols_ + k] = scale * static_cast<float>(codes[k]);
-      }
+      if (piece.inputs.bits == 0) return;
+      round_input_values(piece.inputs, row, cols_, room.rows + token * cols_);
     });
   }
   for_work(piece, x.rows, kF32Tokens, [&](Range tiles, Range tokens) {
@@ -378,6 +378,9 @@ void CpuLinear::embed(std::span<const int32_t> ids, Tensor& out) const {
 std::unique_ptr<Linear> make_cpu_linear(std::vector<LinearWeight> parts,
                                         std::shared_ptr<LinearEnvironment> environment) {
   check_parts(parts);
+  if (environment->forced_layout.empty() && are_additive(parts)) {
+    return make_additive_linear(std::move(parts), std::move(environment));
+  }
   return std::make_unique<CpuLinear>(std::move(parts), std::move(environment));
 }
 
