@@ -221,9 +221,17 @@ struct Input {
         tile_scales(allocate_host(kTokens, w.blocks)),
         tile_sums(allocate_host(kTokens, w.blocks * 2)),
         tile_code_sums(allocate_host(kTokens, w.blocks * 2)),
-        view{codes.as<int8_t>(),   scales.as<float>(), sums.as<float>(), code_sums.as<float>(),
-             starts.as<int32_t>(), start_of(w),        w.blocks,         w.split_blocks ? 16 : 32,
-             tile_codes.as<int8_t>(), tile_scales.as<float>(), tile_sums.as<float>(),
+        view{codes.as<int8_t>(),
+             scales.as<float>(),
+             sums.as<float>(),
+             code_sums.as<float>(),
+             starts.as<int32_t>(),
+             start_of(w),
+             w.blocks,
+             w.split_blocks ? 16 : 32,
+             tile_codes.as<int8_t>(),
+             tile_scales.as<float>(),
+             tile_sums.as<float>(),
              tile_code_sums.as<float>()} {
     for (int64_t token = 0; token < kTokens; ++token) {
       kAvx2Kernels.quantize_input(x.data() + token * w.cols, w.cols, token, view);

@@ -28,14 +28,14 @@ inline int64_t tiles_of(int64_t count, int64_t size) { return (count + size - 1)
 
 // Parts of a task's scratch, in tiles (of floats or of bf16 in their place).
 struct AmxScratch {
-  int64_t q_steps;   // of 32 columns
-  int64_t columns;   // tiles of 16 columns of the output
-  float* q;          // [tiles of rows][q_steps] pairs: [column / 2][row][2]
-  float* out;        // [tiles of rows][columns][column][row], not yet divided by sum
-  float* max;        // [rows]
-  float* sum;        // [rows]
-  float* keys;       // [keys / 16][q_steps] pairs: [key][column]
-  float* values;     // [columns][keys / 32] pairs: [column][key]
+  int64_t q_steps;  // of 32 columns
+  int64_t columns;  // tiles of 16 columns of the output
+  float* q;         // [tiles of rows][q_steps] pairs: [column / 2][row][2]
+  float* out;       // [tiles of rows][columns][column][row], not yet divided by sum
+  float* max;       // [rows]
+  float* sum;       // [rows]
+  float* keys;      // [keys / 16][q_steps] pairs: [key][column]
+  float* values;    // [columns][keys / 32] pairs: [column][key]
   // Of two tiles of rows:
   float* scores[2];   // [keys][row]
   float* weights[2];  // [keys / 32] pairs: [key / 2][row][2]
@@ -187,8 +187,8 @@ void load_value_tiles(const AttentionTask& task, int64_t block, Range keys,
   }
 }
 
-// The next four functions are a unit of work for the tiles each: 12 products, which take turns at four
-// sums, because a product waits long for the one before it in the same sum.
+// The next four functions are a unit of work for the tiles each: 12 products, which take turns at
+// four sums, because a product waits long for the one before it in the same sum.
 
 // C0 to C3 += a part of four tiles, `step` apart and `count` of them there, times tile B.
 template <typename Tiles, int B>
@@ -260,8 +260,8 @@ inline void mix_rows(const AmxScratch& scratch, int64_t tile, int64_t group, int
   if (count > 3) Tiles::template store<3>(to + 3 * kTileFloats);
 }
 
-// What the tiles do while a tile of rows is softened: outputs of the one before, scores of the next;
-// -1: none of these.
+// What the tiles do while a tile of rows is softened: outputs of the one before, scores of the
+// next; -1: none of these.
 template <typename Tiles>
 struct TileWork {
   const AmxScratch& scratch;

@@ -55,6 +55,7 @@ Kernels avx512_kernels() {
   Kernels kernels = kAvx2Kernels;
   kernels.isa = "avx512";
   kernels.linear_int8 = avx512::linear_int8;
+  kernels.linear_tokens = 192;
   kernels.quantize_input = avx512::quantize_input;
   kernels.attention = avx512::attention;
   kernels.attention_rows = 96;

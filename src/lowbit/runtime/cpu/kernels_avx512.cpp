@@ -4,8 +4,8 @@
 
 namespace lowbit::cpu::avx512 {
 
-// gate / (1 + e^-gate) * up. Only e to negative powers is needed: with e = e^-|gate|, gate is divided
-// by 1 + e, times e if it is negative.
+// gate / (1 + e^-gate) * up. Only e to negative powers is needed: with e = e^-|gate|, gate is
+// divided by 1 + e, times e if it is negative.
 void silu_mul(const float* gate, const float* up, int64_t count, float* out) {
   const __m512 zero = _mm512_setzero_ps(), one = _mm512_set1_ps(1.f), two = _mm512_set1_ps(2.f);
   for (int64_t i = 0; i < count; i += 16) {

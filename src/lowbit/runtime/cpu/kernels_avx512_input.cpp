@@ -1,7 +1,7 @@
 // Activations to int8 with AVX-512. Every operation and its order are those of
-// kernels_avx2_int8.cpp, but 16 blocks of 32 columns go together: what is one number of a block, its
-// largest value, errors and sums, is found for all 16 by one tree of sums across lanes, and their
-// quotients by one division each.
+// kernels_avx2_int8.cpp, but 16 blocks of 32 columns go together: what is one number of a block,
+// its largest value, errors and sums, is found for all 16 by one tree of sums across lanes, and
+// their quotients by one division each.
 #include <immintrin.h>
 
 #include "lowbit/runtime/cpu/kernels_avx512.h"
@@ -41,8 +41,7 @@ struct Max {
 };
 struct AddInts {
   static inline __m512 of(__m512 a, __m512 b) {
-    return _mm512_castsi512_ps(
-        _mm512_add_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
+    return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
   }
 };
 
@@ -61,17 +60,15 @@ inline __m512 join_neighbours(__m512 a, __m512 b) {
 // Four registers of two blocks in halves: in lane 4 q + j quarter q of register j, joined.
 template <typename Op>
 inline __m512 join_quarters(const float (*v)[16]) {
-  return join_neighbours<Op>(
-      join_neighbours<Op>(_mm512_load_ps(v[0]), _mm512_load_ps(v[1])),
-      join_neighbours<Op>(_mm512_load_ps(v[2]), _mm512_load_ps(v[3])));
+  return join_neighbours<Op>(join_neighbours<Op>(_mm512_load_ps(v[0]), _mm512_load_ps(v[1])),
+                             join_neighbours<Op>(_mm512_load_ps(v[2]), _mm512_load_ps(v[3])));
 }
 
 // Eight of them: a lane for each of 16 blocks.
 template <typename Op>
 inline __m512 join_blocks(const float (*v)[16]) {
   const __m512 a = join_quarters<Op>(v), b = join_quarters<Op>(v + 4);
-  const __m512 joined =
-      Op::of(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+  const __m512 joined = Op::of(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
   const __m512i order = _mm512_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15);
   return _mm512_permutexvar_ps(order, joined);
 }
@@ -128,8 +125,8 @@ inline __m512 best_steps(const Run& run, __m512 inverse) {
 #pragma GCC unroll 3
     for (int i = 0; i < kCandidates; ++i) {
       const float* factor = factors[i] + pair * 2;
-      const __m512 error = join_halves<Add>(rounding_error(v[0], factor),
-                                            rounding_error(v[1], factor + 1));
+      const __m512 error =
+          join_halves<Add>(rounding_error(v[0], factor), rounding_error(v[1], factor + 1));
       _mm512_store_ps(errors[i][pair], _mm512_mul_ps(error, _mm512_set1_ps(kUnits[i])));
     }
   }
@@ -159,8 +156,7 @@ inline void store_codes(const Run& run, int64_t blocks, __m512 factor, __mmask16
       const int64_t block = pair * 2 + i / 2;
       const __mmask16 mask = static_cast<__mmask16>(-(usual >> block & 1));
       q[i] = _mm512_maskz_cvtps_epi32(
-          mask,
-          _mm512_mul_ps(load<kWhole>(run, pair * 4 + i), _mm512_set1_ps(factors[block])));
+          mask, _mm512_mul_ps(load<kWhole>(run, pair * 4 + i), _mm512_set1_ps(factors[block])));
     }
     const __m512i packed =
         _mm512_packs_epi16(_mm512_packs_epi32(q[0], q[1]), _mm512_packs_epi32(q[2], q[3]));
@@ -191,8 +187,8 @@ void quantize_run(const Run& run, int64_t at, int64_t blocks, const QuantizedInp
   const __m512 inverse = _mm512_div_ps(_mm512_set1_ps(1.f), largest);
   const __m512 step = best_steps<kWhole>(run, inverse);
   alignas(64) Pairs sums;
-  store_codes<kWhole>(run, blocks, _mm512_mul_ps(step, inverse), usual,
-                      out.codes + at * kBlockCols, sums);
+  store_codes<kWhole>(run, blocks, _mm512_mul_ps(step, inverse), usual, out.codes + at * kBlockCols,
+                      sums);
   const __m512 scale =
       _mm512_mask_div_ps(_mm512_mul_ps(largest, _mm512_setzero_ps()), usual, largest, step);
   _mm512_mask_storeu_ps(out.scales + at, below(blocks), scale);
@@ -205,8 +201,8 @@ void quantize_run(const Run& run, int64_t at, int64_t blocks, const QuantizedInp
   for (int half = 0; half < 2; ++half) {
     const __m512 halves = _mm512_permutexvar_ps(order, join_quarters<AddInts>(sums + half * 4));
     const __m512i of = _mm512_add_epi32(twice, _mm512_set1_epi32(half * 8));
-    store_sums(halves, _mm512_permutexvar_ps(of, scale), at * 2 + half * 16,
-               blocks * 2 - half * 16, out);
+    store_sums(halves, _mm512_permutexvar_ps(of, scale), at * 2 + half * 16, blocks * 2 - half * 16,
+               out);
   }
 }
 

@@ -40,9 +40,9 @@ struct Lanes16 {
   // As exp_falling8 of simd_avx2.h.
   static inline Float exp(Float x) {
     const __mmask16 normal = _mm512_cmp_ps_mask(x, floats(kFallingEnd), _CMP_NLT_UQ);
-    x = multiply(x, floats(1.44269504f));
-    const Float n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    const Float r = subtract(x, n);
+    const Float n = _mm512_roundscale_ps(multiply(x, floats(kLog2E[0])),
+                                         _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const Float r = multiply_add(x, floats(kLog2E[1]), _mm512_fmsub_ps(x, floats(kLog2E[0]), n));
     Float p = floats(kFallingTerms[0]);
 #pragma GCC unroll 4
     for (int i = 1; i < 5; ++i) p = multiply_add(p, r, floats(kFallingTerms[i]));

@@ -122,12 +122,18 @@ struct SlabProduct {
       for (int t = 0; t < kTileTokens; ++t) y[t] = V::load_floats(sums()[t][added.v]);
     }
     const bool loads = i + 1 < total;
-    if (loads) [[likely]] load_inputs<1 - kParity>();
-    if (adds) [[likely]] add(0, at, ready, y);
-    if (loads) [[likely]] load_weights<1 - kParity>();
-    if (adds) [[likely]] add(1, at, ready, y);
-    if (i < total) [[likely]] Tiles::template multiply<kParity>();
-    if (adds) [[likely]] add(2, at, ready, y);
+    if (loads) [[likely]]
+      load_inputs<1 - kParity>();
+    if (adds) [[likely]]
+      add(0, at, ready, y);
+    if (loads) [[likely]]
+      load_weights<1 - kParity>();
+    if (adds) [[likely]]
+      add(1, at, ready, y);
+    if (i < total) [[likely]]
+      Tiles::template multiply<kParity>();
+    if (adds) [[likely]]
+      add(2, at, ready, y);
     if (i >= 1 && i <= total) [[likely]] {
       Tiles::template store<1 - kParity>(products[1 - kParity]);
     }
@@ -143,8 +149,8 @@ struct SlabProduct {
   template <int kParity>
   [[gnu::always_inline]] inline void load_inputs() {
     const int64_t cell = loaded.cell, block = first + cell / kParts;
-    const int8_t* from = x.tile_codes + ((token_tile + loaded.tile) * x.blocks + block) *
-                                            (kTileTokens * kBlockCols);
+    const int8_t* from =
+        x.tile_codes + ((token_tile + loaded.tile) * x.blocks + block) * (kTileTokens * kBlockCols);
     Tiles::template load_inputs<kParity>(from + cell % kParts * (kBlockCols / kParts));
   }
   template <int kParity>
