@@ -80,6 +80,10 @@ TEST(Compressed, SaysHowInputsAreRounded) {
     const QTensor weight = test::random_weight(scheme, 32, 64, 1);
     test::expect_same(test::round_trip(kCompressedFormat, weight), weight);
   }
+  QuantScheme floats = fp8_scheme(1, 64);
+  floats.input_bits = 8;
+  const QTensor weight = test::random_weight(floats, 32, 64, 1);
+  test::expect_same(test::round_trip(kCompressedFormat, weight), weight);
 }
 
 TEST(Compressed, W8A8IsIntQuantized) {
