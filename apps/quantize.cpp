@@ -98,6 +98,7 @@ void add_quantize(CLI::App& program) {
   sub.add_option("--skip", options.skip, "Modules to leave in 16 bits (may be repeated)")
       ->allow_extra_args(false)
       ->capture_default_str();
+  add_quantize_backend_option(sub, options);
   add_calibration_text_options(sub, options.calibration);
   add_calibration_method_options(sub, options);
   add_auto_options(sub, options.method_options.automatic, command->automatic);

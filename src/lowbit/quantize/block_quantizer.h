@@ -16,6 +16,7 @@
 
 namespace lowbit {
 
+struct DeviceBlock;    // device_blocks.h
 struct RoundingState;  // learned_rounding.h
 
 // What a method wants to be given for each block. Each set costs 4 bytes times samples, tokens and
@@ -41,6 +42,9 @@ struct BlockJob {
   const HiddenStates* original_input = nullptr;
   const HiddenStates* target = nullptr;
   HiddenStates* output = nullptr;
+  // Where the block is if not on the host; null: there. Only methods with on_device are given one,
+  // and then no states and no weights here.
+  DeviceBlock* device = nullptr;
   ThreadPool& pool;
   uint64_t seed = 0;  // the same for this block in every run
   // By BlockLinear: where a method that learns leaves its parameters, for a pass over the whole

@@ -12,6 +12,7 @@
 #include "lowbit/quantize/mix_choice.h"
 #include "lowbit/quantize/mix_solution.h"
 #include "lowbit/quantize/output.h"
+#include "lowbit/quantize/quantize_device.h"
 #include "lowbit/quantize/quantizer.h"
 #include "lowbit/quantize/refine.h"
 #include "lowbit/quantize/work_folder.h"
@@ -121,6 +122,20 @@ void check_mixing(const QuantizeOptions& options) {
                "--method ", options.method, ": goals cannot be negative");
 }
 
+// Where methods compute.
+void check_backend(const QuantizeOptions& options, const FormatName& format) {
+  if (options.backend == "cpu") return;
+  std::string names;
+  for (const QuantizeMethod& method : quantize_methods()) {
+    if (method.on_device) names += concat(names.empty() ? "" : ", ", method.name);
+  }
+  LOWBIT_CHECK(quantize_method(options.method).on_device, "--method ", options.method,
+               " computes on the host only; with --backend ", options.backend, " there are ",
+               names);
+  LOWBIT_CHECK(format.name != "gguf" && format.name != "safetensors", "--format ", format.name,
+               " is made on the host only; leave --backend ", options.backend, " out");
+}
+
 // Everything decided: what the output, the fingerprint and the model card see.
 QuantizeOptions resolve(QuantizeOptions options) {
   const QuantizeMethod& method = quantize_method(options.method);
@@ -163,6 +178,7 @@ QuantizeOptions resolve(QuantizeOptions options) {
     options.group_size = scheme.group_size > 0 ? scheme.group_size : -1;
     options.symmetric = scheme.zero == Zero::kNone;
   }
+  check_backend(options, format);
   if (method.mixes) check_mixing(options);
   if (rounding_method(options).refines) {
     RefineOptions& refine = options.method_options.refine;
@@ -327,7 +343,9 @@ QuantizeSummary run(const std::string& model, const fs::path& out, const Quantiz
   const bool mixes = quantize_method(options.method).mixes;
   QuantizeOptions rounding = options;
   rounding.method = rounding_method(options).name;
-  const OutputJob job{*checkpoint, config, plan, rounding, pool};
+  const std::unique_ptr<QuantizeDevice> device =
+      make_quantize_device(options.backend, options.threads);
+  const OutputJob job{*checkpoint, config, plan, rounding, pool, device.get()};
   if (mixes) check_mix(config, plan, options);
   std::unique_ptr<Output> output = make_output(job, out);
   output->check();

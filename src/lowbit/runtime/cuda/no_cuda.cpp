@@ -17,5 +17,6 @@ std::unique_ptr<Backend> make_cuda_backend(const BackendOptions&) { fail_without
 double cuda_read_bandwidth() { fail_without_cuda(); }
 double cuda_tensor_peak() { fail_without_cuda(); }
 std::vector<double> cuda_times(Backend&, const std::function<void()>&, int) { fail_without_cuda(); }
+CUstream_st* cuda_stream(Backend&) { fail_without_cuda(); }
 
 }  // namespace lowbit
