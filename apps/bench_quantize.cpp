@@ -9,6 +9,7 @@
 #include "lowbit/base/check.h"
 #include "lowbit/base/stopwatch.h"
 #include "lowbit/model/model.h"
+#include "lowbit/quantize/calibrated_blocks.h"
 #include "lowbit/quantize/device_blocks.h"
 #include "lowbit/quantize/quantizer.h"
 #include "lowbit/report/table.h"

@@ -7,7 +7,7 @@
 // where H's panels are done with: so it takes their place, above the diagonal.
 #include "lowbit/quantize/cuda/kernels.h"
 #include "lowbit/quantize/cuda/plain_launch.cuh"
-#include "lowbit/quantize/cuda/rank_update.cuh"
+#include "lowbit/runtime/cuda/mma.cuh"
 
 namespace lowbit::cuda {
 
@@ -103,38 +103,92 @@ __global__ void __launch_bounds__(kSolveThreads)
   }
 }
 
-// Takes the panel's products out of the columns behind it: of the rows of inverse(L)^T that have
-// begun all, of H's those up to the diagonal.
-using Update = RankUpdate<double, 8, 4>;
-__global__ void __launch_bounds__(Update::kThreads)
+// Takes the panel's products out of the columns behind it, a tile at a time, by tensor cores, whose
+// fp64 rounds as fma() does: of the rows of inverse(L)^T that have begun all, of H's those up to
+// the diagonal.
+constexpr int kUpdateRows = 2 * kPanel;  // of a block of eight warps, 32 x 32 each
+constexpr int kTileStride = kPanel + 4;  // a warp's loads meet each bank once
+constexpr size_t kTileBytes = (kUpdateRows + kPanel) * kTileStride * sizeof(double);
+constexpr int kPart = 16;  // columns of the panel that arrive together
+
+// One part of the rows of both operands.
+__device__ void load_part(const double* a, int64_t size, int64_t begin, int64_t row0, int64_t col0,
+                          int part, double* tile) {
+  for (int i = static_cast<int>(threadIdx.x); i < (kUpdateRows + kPanel) * (kPart / 2);
+       i += kThreads) {
+    const int line = i / (kPart / 2), k = part * kPart + i % (kPart / 2) * 2;
+    const int64_t row = line < kUpdateRows ? row0 + line : col0 + line - kUpdateRows;
+    copy16_async(tile + line * kTileStride + k, a + min(row, size - 1) * size + begin + k);
+  }
+  copies_commit();
+}
+
+__device__ void multiply_add(double (&c)[2], double a, double b) {
+  asm("mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%0,%1}, {%2}, {%3}, {%0,%1};"
+      : "+d"(c[0]), "+d"(c[1])
+      : "d"(a), "d"(b));
+}
+
+// rows, cols: of the warp's operands, at the lane's place.
+__device__ void subtract_part(const double* rows, const double* cols, double (&c)[4][4][2]) {
+#pragma unroll
+  for (int k = 0; k < kPart; k += 4) {
+    double a[4], b[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      a[i] = -rows[i * 8 * kTileStride + k];
+      b[i] = cols[i * 8 * kTileStride + k];
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+#pragma unroll
+      for (int j = 0; j < 4; ++j) multiply_add(c[i][j], a[i], b[j]);
+    }
+  }
+}
+
+__global__ void __launch_bounds__(kThreads, 2)
     update_rest(double* a, int64_t size, int64_t begin, const int* failed) {
   extern __shared__ double shared[];
   const int64_t end = begin + kPanel;
-  const int64_t row0 = static_cast<int64_t>(blockIdx.y) * Update::kTileM;
-  const int64_t col0 = end + static_cast<int64_t>(blockIdx.x) * Update::kTileN;
-  // Tiles wholly above the diagonal of what is still H.
-  if (*failed || (row0 >= end && col0 / kPanel > (row0 + Update::kTileM - 1) / kPanel)) return;
-  const int x = static_cast<int>(threadIdx.x) % 16, y = static_cast<int>(threadIdx.x) / 16;
-  const auto counts = [&](int64_t row, int64_t col) {
-    return row < size && col < size && (row < end || col / kPanel <= row / kPanel);
-  };
-  double c[8][4];
+  const int64_t row0 = static_cast<int64_t>(blockIdx.y) * kUpdateRows;
+  const int64_t col0 = end + static_cast<int64_t>(blockIdx.x) * kPanel;
+  const auto counts = [&](int64_t row) { return row < size && (row < end || col0 <= row); };
+  if (*failed || !(counts(row0) || counts(row0 + kPanel))) return;
+  constexpr int kParts = kPanel / kPart;
 #pragma unroll
-  for (int i = 0; i < 8; ++i) {
+  for (int part = 0; part < kParts; ++part) load_part(a, size, begin, row0, col0, part, shared);
+
+  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+  const int m = warp / 2 * 32, n = warp % 2 * 32;  // warps of one row have the same diagonal block
+  const bool valid = counts((row0 + m) / kPanel * kPanel);
+  double* corner = a + (row0 + m + lane / 4) * size + col0 + n + lane % 4 * 2;
+  double c[4][4][2] = {};
+#pragma unroll
+  for (int i = 0; i < 4 && valid; ++i) {
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-      const int64_t row = row0 + i * 16 + y, col = col0 + j * 16 + x;
-      c[i][j] = counts(row, col) ? a[row * size + col] : 0;
+      const double2 v = *reinterpret_cast<const double2*>(corner + i * 8 * size + j * 8);
+      c[i][j][0] = v.x, c[i][j][1] = v.y;
     }
   }
-  Update::run(a + row0 * size + begin, size, size - row0, a + col0 * size + begin, size,
-              size - col0, kPanel, shared, c);
+  const double* rows = shared + (m + lane / 4) * kTileStride + lane % 4;
+  const double* cols = shared + (kUpdateRows + n + lane / 4) * kTileStride + lane % 4;
+  const auto subtract = [&](int part) {
+    __syncthreads();
+    if (valid) subtract_part(rows + part * kPart, cols + part * kPart, c);
+  };
+  copies_wait<3>(), subtract(0);
+  copies_wait<2>(), subtract(1);
+  copies_wait<1>(), subtract(2);
+  copies_wait<0>(), subtract(3);
+  static_assert(kParts == 4);
 #pragma unroll
-  for (int i = 0; i < 8; ++i) {
+  for (int i = 0; i < 4 && valid; ++i) {
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-      const int64_t row = row0 + i * 16 + y, col = col0 + j * 16 + x;
-      if (counts(row, col)) a[row * size + col] = c[i][j];
+      *reinterpret_cast<double2*>(corner + i * 8 * size + j * 8) =
+          make_double2(c[i][j][0], c[i][j][1]);
     }
   }
 }
@@ -148,11 +202,9 @@ void launch_inverse_cholesky(double* a, int64_t size, double* panel, int* failed
                  panel, failed);
     launch_plain(solve_panel, blocks_of(size, kSolveThreads), kSolveThreads, kSolveBytes, stream, a,
                  size, begin, panel, failed);
-    const int64_t rest = size - begin - kPanel;
-    const dim3 grid(static_cast<unsigned>((rest + Update::kTileN - 1) / Update::kTileN),
-                    static_cast<unsigned>((size + Update::kTileM - 1) / Update::kTileM));
-    launch_plain(update_rest, grid, Update::kThreads, Update::kSharedBytes, stream, a, size, begin,
-                 failed);
+    const dim3 grid(static_cast<unsigned>((size - begin) / kPanel - 1),
+                    static_cast<unsigned>((size + kUpdateRows - 1) / kUpdateRows));
+    launch_plain(update_rest, grid, kThreads, kTileBytes, stream, a, size, begin, failed);
   }
 }
 

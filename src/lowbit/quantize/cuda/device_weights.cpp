@@ -4,6 +4,7 @@
 
 #include "lowbit/base/check.h"
 #include "lowbit/quantize/grid.h"
+#include "lowbit/tensor/tensor.h"
 
 namespace lowbit::cuda {
 
@@ -16,6 +17,13 @@ std::shared_ptr<void> allocate_on(cudaStream_t stream, size_t bytes, const char*
   }
   check(status, "cudaMallocAsync");
   return std::shared_ptr<void>(data, [stream](void* memory) { cudaFreeAsync(memory, stream); });
+}
+
+void keep_freed_memory() {
+  cudaMemPool_t pool = nullptr;
+  LOWBIT_CUDA(cudaDeviceGetDefaultMemPool(&pool, 0));
+  uint64_t bytes = uint64_t{8} << 30;  // at most: others need memory too
+  LOWBIT_CUDA(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &bytes));
 }
 
 namespace {
@@ -41,17 +49,19 @@ std::vector<float> dequantized(const QTensor& weight, ThreadPool* pool) {
 
 }  // namespace
 
-DeviceArray<float> upload_weight(const LinearJob& job, cudaStream_t stream) {
+DeviceArray<float> upload_weight(const LinearJob& job, Transfers& transfers) {
   const int64_t count = job.rows * job.cols;
+  const cudaStream_t stream = transfers.stream();
   DeviceArray<float> values(count, "a weight in fp32", stream);
+  const auto bytes = static_cast<size_t>(count) * sizeof(float);
   if (job.stored == nullptr) {
-    values.upload(job.weight.data(), count);
+    transfers.upload(job.weight.data(), values.get(), bytes, job.pool);
   } else if (is_half(*job.stored)) {
     DeviceArray<uint16_t> halves(count, "a weight in 16 bits", stream);
-    halves.upload(reinterpret_cast<const uint16_t*>(job.stored->codes.data), count);
+    transfers.upload(job.stored->codes.data, halves.get(), bytes / 2, job.pool);
     launch_widen(halves.get(), job.stored->scheme.code == Code::kBF16, count, values.get(), stream);
   } else {
-    values.upload(dequantized(*job.stored, job.pool));
+    transfers.upload(dequantized(*job.stored, job.pool).data(), values.get(), bytes, job.pool);
   }
   return values;
 }
@@ -73,8 +83,9 @@ void check_integers(const char* method, int fewest_bits, bool float_zeros, const
                scheme.group_size, " do not divide ", job.cols, " columns");
 }
 
-ResultBuffers::ResultBuffers(const LinearJob& job, const QuantScheme& scheme, cudaStream_t stream)
-    : job_(job), stream_(stream) {
+ResultBuffers::ResultBuffers(const LinearJob& job, const QuantScheme& scheme, Transfers& transfers)
+    : job_(job), transfers_(transfers) {
+  const cudaStream_t stream = transfers.stream();
   weight_.scheme = scheme;
   weight_.rows = job.rows;
   weight_.cols = job.cols;
@@ -93,7 +104,7 @@ GroupsView ResultBuffers::view(const float* weight) const {
 }
 
 void ResultBuffers::check_finite(const float* weight) {
-  launch_check_finite(weight, weight_.rows * weight_.cols, faults_.get(), stream_);
+  launch_check_finite(weight, weight_.rows * weight_.cols, faults_.get(), transfers_.stream());
 }
 
 void ResultBuffers::check_faults() const {
@@ -118,24 +129,22 @@ void ResultBuffers::check_faults() const {
 
 QTensor ResultBuffers::take() {
   const int64_t bytes = weight_.rows * weight_.row_bytes();
-  DeviceArray<uint8_t> packed(bytes, "packed codes", stream_);
+  DeviceArray<uint8_t> packed(bytes, "packed codes", transfers_.stream());
   launch_pack_codes(codes_.get(), weight_.rows, weight_.cols, weight_.scheme.bits, packed.get(),
-                    stream_);
+                    transfers_.stream());
   check_faults();
-  std::vector<uint8_t> codes(static_cast<size_t>(bytes));
-  packed.download(codes.data(), bytes);
-  const int64_t groups = scales_.count();
-  weight_.scales.resize(static_cast<size_t>(groups));
-  scales_.download(weight_.scales.data(), groups);
-  if (zeros_.get() != nullptr) {
-    weight_.zeros.resize(static_cast<size_t>(groups));
-    zeros_.download(weight_.zeros.data(), groups);
-  }
-  if (offsets_.get() != nullptr) {
-    weight_.offsets.resize(static_cast<size_t>(groups));
-    offsets_.download(weight_.offsets.data(), groups);
-  }
-  weight_.codes = Bytes::own(std::move(codes));
+  const auto fetch = [&](auto& to, const auto& from) {
+    if (from.count() == 0) return;
+    to.resize(static_cast<size_t>(from.count()));
+    transfers_.download(from.get(), to.data(), to.size() * sizeof(to[0]), job_.pool);
+  };
+  fetch(weight_.scales, scales_);
+  fetch(weight_.zeros, zeros_);
+  fetch(weight_.offsets, offsets_);
+  // Uninitialized: its pages are first touched by the threads that copy.
+  const Tensor codes = allocate_host(1, bytes, DType::kU8, Pages::kHuge);
+  transfers_.download(packed.get(), codes.data, static_cast<size_t>(bytes), job_.pool);
+  weight_.codes = Bytes::view(codes.storage, codes.as<uint8_t>(), static_cast<size_t>(bytes));
   return std::move(weight_);
 }
 

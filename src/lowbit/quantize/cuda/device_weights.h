@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "lowbit/quantize/cuda/kernels.h"
+#include "lowbit/quantize/cuda/transfers.h"
 #include "lowbit/quantize/quantizer.h"
 #include "lowbit/runtime/cuda/device.h"
 
@@ -16,6 +17,9 @@ namespace lowbit::cuda {
 // Device memory that belongs to a stream: freed when the stream is done with it. Throws as
 // allocate().
 std::shared_ptr<void> allocate_on(cudaStream_t stream, size_t bytes, const char* what);
+
+// Lets the device keep freed memory for the next such allocation.
+void keep_freed_memory();
 
 template <typename T>
 class DeviceArray {
@@ -53,7 +57,7 @@ class DeviceArray {
 };
 
 // A job's weight in fp32: what is stored in 16 bits travels so.
-DeviceArray<float> upload_weight(const LinearJob& job, cudaStream_t stream);
+DeviceArray<float> upload_weight(const LinearJob& job, Transfers& transfers);
 
 // Throws kInvalidArgument unless job and scheme fit a method that makes integer codes of
 // `fewest_bits` to 8 bits.
@@ -63,7 +67,7 @@ void check_integers(const char* method, int fewest_bits, bool float_zeros, const
 // Codes and grids of a weight of integer groups while they are made.
 class ResultBuffers {
  public:
-  ResultBuffers(const LinearJob& job, const QuantScheme& scheme, cudaStream_t stream);
+  ResultBuffers(const LinearJob& job, const QuantScheme& scheme, Transfers& transfers);
 
   GroupsView view(const float* weight) const;
   GridsOut grids() const { return {scales_.get(), zeros_.get(), faults_.get()}; }
@@ -79,7 +83,7 @@ class ResultBuffers {
   void check_faults() const;
 
   const LinearJob& job_;
-  cudaStream_t stream_;
+  Transfers& transfers_;
   QTensor weight_;
   DeviceArray<float> scales_, offsets_;
   DeviceArray<uint8_t> zeros_, codes_;  // a byte for each

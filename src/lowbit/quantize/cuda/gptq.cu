@@ -3,7 +3,6 @@
 // by one, as on the host, wherever blocks end: so the codes are the host's.
 #include "lowbit/quantize/cuda/kernels.h"
 #include "lowbit/quantize/cuda/plain_launch.cuh"
-#include "lowbit/quantize/cuda/rank_update.cuh"
 
 namespace lowbit::cuda {
 
@@ -84,33 +83,58 @@ __global__ void __launch_bounds__(kThreads) gptq_steps(GptqRound g, int64_t begi
   }
 }
 
-using Update = RankUpdate<float, 8, 8>;
-__global__ void __launch_bounds__(Update::kThreads)
-    gptq_update(GptqRound g, int64_t begin, int64_t end) {
-  extern __shared__ float shared[];
-  const int64_t row0 = static_cast<int64_t>(blockIdx.y) * Update::kTileM;
-  const int64_t col0 = end + static_cast<int64_t>(blockIdx.x) * Update::kTileN;
+// The update: a block of 16 x 16 threads has a tile of 128 rows x 128 columns, each thread 8 x 8 of
+// it, 16 apart.
+constexpr int kTile = 128, kOwn = kTile / 16, kDepth = 16, kTileStride = kTile + 1;
+
+// tile[k][line] = from[line][k]; zeros beyond.
+__device__ void load_tile(const float* from, int64_t stride, int64_t lines, int depth,
+                          float* tile) {
+  for (int i = static_cast<int>(threadIdx.x); i < kTile * kDepth; i += kThreads) {
+    const int line = i / kDepth, k = i % kDepth;
+    tile[k * kTileStride + line] = line < lines && k < depth ? from[line * stride + k] : 0.f;
+  }
+}
+
+__global__ void __launch_bounds__(kThreads) gptq_update(GptqRound g, int64_t begin, int64_t end) {
+  __shared__ float errors[kDepth * kTileStride], factor[kDepth * kTileStride];
+  const int64_t row0 = static_cast<int64_t>(blockIdx.y) * kTile;
+  const int64_t col0 = end + static_cast<int64_t>(blockIdx.x) * kTile;
   const int x = static_cast<int>(threadIdx.x) % 16, y = static_cast<int>(threadIdx.x) / 16;
-  float c[8][8];
+  float c[kOwn][kOwn] = {};
+  const auto for_own = [&](const auto& body) {
 #pragma unroll
-  for (int i = 0; i < 8; ++i) {
+    for (int i = 0; i < kOwn; ++i) {
 #pragma unroll
-    for (int j = 0; j < 8; ++j) {
-      const int64_t row = row0 + i * 16 + y, col = col0 + j * 16 + x;
-      c[i][j] = row < g.rows && col < g.cols ? g.permuted[row * g.cols + col] : 0.f;
+      for (int j = 0; j < kOwn; ++j) {
+        const int64_t row = row0 + i * 16 + y, col = col0 + j * 16 + x;
+        if (row < g.rows && col < g.cols) body(c[i][j], g.permuted[row * g.cols + col]);
+      }
     }
-  }
-  Update::run(g.errors + row0 * kGptqSteps, kGptqSteps, g.rows - row0,
-              g.factor + col0 * g.cols + begin, g.cols, g.cols - col0,
-              static_cast<int>(end - begin), shared, c);
+  };
+  for_own([](float& own, float& stored) { own = stored; });
+  const int steps = static_cast<int>(end - begin);
+  for (int k0 = 0; k0 < steps; k0 += kDepth) {
+    load_tile(g.errors + row0 * kGptqSteps + k0, kGptqSteps, g.rows - row0, steps - k0, errors);
+    load_tile(g.factor + col0 * g.cols + begin + k0, g.cols, g.cols - col0, steps - k0, factor);
+    __syncthreads();
 #pragma unroll
-  for (int i = 0; i < 8; ++i) {
+    for (int k = 0; k < kDepth; ++k) {
+      float from_errors[kOwn], from_factor[kOwn];
 #pragma unroll
-    for (int j = 0; j < 8; ++j) {
-      const int64_t row = row0 + i * 16 + y, col = col0 + j * 16 + x;
-      if (row < g.rows && col < g.cols) g.permuted[row * g.cols + col] = c[i][j];
+      for (int i = 0; i < kOwn; ++i) {
+        from_errors[i] = errors[k * kTileStride + i * 16 + y];
+        from_factor[i] = factor[k * kTileStride + i * 16 + x];
+      }
+#pragma unroll
+      for (int i = 0; i < kOwn; ++i) {
+#pragma unroll
+        for (int j = 0; j < kOwn; ++j) c[i][j] -= from_errors[i] * from_factor[j];
+      }
     }
+    __syncthreads();
   }
+  for_own([](float& own, float& stored) { stored = own; });
 }
 
 // A thread for a column of some rows.
@@ -139,11 +163,9 @@ void launch_gptq_steps(const GptqRound& round, int64_t begin, int64_t end, cudaS
 }
 
 void launch_gptq_update(const GptqRound& round, int64_t begin, int64_t end, cudaStream_t stream) {
-  const int64_t rest = round.cols - end;
-  const dim3 grid(static_cast<unsigned>((rest + Update::kTileN - 1) / Update::kTileN),
-                  static_cast<unsigned>((round.rows + Update::kTileM - 1) / Update::kTileM));
-  launch_plain(gptq_update, grid, Update::kThreads, Update::kSharedBytes, stream, round, begin,
-               end);
+  const dim3 grid(static_cast<unsigned>((round.cols - end + kTile - 1) / kTile),
+                  static_cast<unsigned>((round.rows + kTile - 1) / kTile));
+  launch_plain(gptq_update, grid, kThreads, 0, stream, round, begin, end);
 }
 
 }  // namespace lowbit::cuda

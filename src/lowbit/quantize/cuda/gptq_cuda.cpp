@@ -12,8 +12,11 @@ namespace {
 
 class CudaGptq final : public GptqDevice {
  public:
-  CudaGptq(int64_t cols, cudaStream_t stream)
-      : cols_(cols), stream_(stream), hessian_(cols * cols, "a Hessian", stream) {
+  CudaGptq(int64_t cols, Transfers& transfers)
+      : cols_(cols),
+        transfers_(transfers),
+        stream_(transfers.stream()),
+        hessian_(cols * cols, "a Hessian", stream_) {
     hessian_.zero();
   }
 
@@ -52,8 +55,8 @@ class CudaGptq final : public GptqDevice {
     check_integers("gptq", 2, false, job, scheme);
     LOWBIT_CHECK(job.cols == cols_ && factor_.count() > 0, job.name, ": no factor of ", job.cols,
                  " columns was made");
-    DeviceArray<float> weight = upload_weight(job, stream_);
-    ResultBuffers result(job, scheme, stream_);
+    DeviceArray<float> weight = upload_weight(job, transfers_);
+    ResultBuffers result(job, scheme, transfers_);
     result.check_finite(weight.get());
     zero_dead(weight.get(), job.rows);
     DeviceArray<float> permuted(job.rows * cols_, "a weight in order", stream_);
@@ -151,6 +154,7 @@ class CudaGptq final : public GptqDevice {
   }
 
   int64_t cols_;
+  Transfers& transfers_;
   cudaStream_t stream_;
   DeviceArray<double> hessian_;  // [cols][cols], its lower half
   DeviceArray<uint16_t> halves_;
@@ -162,8 +166,8 @@ class CudaGptq final : public GptqDevice {
 
 }  // namespace
 
-std::unique_ptr<GptqDevice> make_gptq_device(int64_t cols, cudaStream_t stream) {
-  return std::make_unique<CudaGptq>(cols, stream);
+std::unique_ptr<GptqDevice> make_gptq_device(int64_t cols, Transfers& transfers) {
+  return std::make_unique<CudaGptq>(cols, transfers);
 }
 
 }  // namespace lowbit::cuda

@@ -1,14 +1,14 @@
 // GPTQ's steps on an NVIDIA GPU.
 #pragma once
 
-#include <cuda_runtime_api.h>
-
 #include <memory>
 
+#include "lowbit/quantize/cuda/transfers.h"
 #include "lowbit/quantize/quantize_device.h"
 
 namespace lowbit::cuda {
 
-std::unique_ptr<GptqDevice> make_gptq_device(int64_t cols, cudaStream_t stream);
+// `transfers` outlives it.
+std::unique_ptr<GptqDevice> make_gptq_device(int64_t cols, Transfers& transfers);
 
 }  // namespace lowbit::cuda

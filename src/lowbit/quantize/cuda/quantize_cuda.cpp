@@ -14,15 +14,19 @@ namespace {
 class CudaQuantizeDevice final : public QuantizeDevice {
  public:
   explicit CudaQuantizeDevice(int threads)
-      : backend_(make_cuda_backend({.threads = threads})), stream_(cuda_stream(*backend_)) {}
+      : backend_(make_cuda_backend({.threads = threads})),
+        stream_(cuda_stream(*backend_)),
+        transfers_(stream_) {
+    keep_freed_memory();
+  }
 
   Backend& backend() override { return *backend_; }
 
   QTensor rtn(const LinearJob& job, const QuantScheme& scheme, bool search) override {
     const QuantScheme exact = for_shape(scheme, job.rows, job.cols);
     check_integers("rtn", 2, false, job, exact);
-    const DeviceArray<float> weight = upload_weight(job, stream_);
-    ResultBuffers result(job, exact, stream_);
+    const DeviceArray<float> weight = upload_weight(job, transfers_);
+    ResultBuffers result(job, exact, transfers_);
     result.check_finite(weight.get());
     const GroupsView view = result.view(weight.get());
     launch_fit_grids(
@@ -37,8 +41,8 @@ class CudaQuantizeDevice final : public QuantizeDevice {
   QTensor hqq(const LinearJob& job, const QuantScheme& scheme) override {
     const QuantScheme exact = for_shape(scheme, job.rows, job.cols);
     check_integers("hqq", 1, true, job, exact);
-    const DeviceArray<float> weight = upload_weight(job, stream_);
-    ResultBuffers result(job, exact, stream_);
+    const DeviceArray<float> weight = upload_weight(job, transfers_);
+    ResultBuffers result(job, exact, transfers_);
     result.check_finite(weight.get());
     const GroupsView view = result.view(weight.get());
     const int64_t groups = view.count();
@@ -56,7 +60,7 @@ class CudaQuantizeDevice final : public QuantizeDevice {
   }
 
   std::unique_ptr<GptqDevice> gptq(int64_t cols) override {
-    return make_gptq_device(cols, stream_);
+    return make_gptq_device(cols, transfers_);
   }
 
   void wait() override { LOWBIT_CUDA(cudaStreamSynchronize(stream_)); }
@@ -64,6 +68,7 @@ class CudaQuantizeDevice final : public QuantizeDevice {
  private:
   std::unique_ptr<Backend> backend_;
   cudaStream_t stream_;  // the backend's
+  Transfers transfers_;
 };
 
 }  // namespace
