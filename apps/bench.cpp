@@ -21,7 +21,7 @@ struct LatencyCommand {
   MeasuredModel measured;
   RunOptions run;
   LatencyOptions options;
-  std::string trace;
+  std::string trace, peers;
   bool json = false;
 };
 
@@ -92,16 +92,50 @@ void print_latency(const std::vector<LatencyRow>& rows, const std::vector<Batche
   }
 }
 
+// What of PyTorch is nearest to a format of random weights.
+std::string peer_format(const std::string& format) {
+  if (format.find("fp8") != std::string::npos) return "fp8";
+  return format.find("w4") != std::string::npos || format.find("q4") != std::string::npos ? "int4"
+                                                                                          : "bf16";
+}
+
+// Runs the script that decodes in PyTorch (bench/peers/torch_decode.py); what it printed.
+OrderedJson measure_peer(const LatencyCommand& command) {
+  const LatencyOptions& options = command.options;
+  LOWBIT_CHECK(fs::exists(command.peers), command.peers,
+               ": no such file; name the script that measures PyTorch, bench/peers/torch_decode.py "
+               "of the source tree");
+  LOWBIT_CHECK(command.peers.find('\'') == std::string::npos, command.peers,
+               ": a name with a quote");
+  const std::string line =
+      concat("python3 '", command.peers, "' --shape ", command.measured.random.shape, " --format ",
+             peer_format(command.measured.format), " --context ",
+             std::max<int64_t>(options.depth, 1) + options.decode_tokens, " --tokens ",
+             options.decode_tokens, " --repetitions ", options.repetitions);
+  std::string printed;
+  FILE* pipe = popen(line.c_str(), "r");
+  LOWBIT_CHECK_KIND(pipe != nullptr, ErrorKind::kIo, "cannot run ", line);
+  for (char buffer[4096]; std::fgets(buffer, sizeof buffer, pipe) != nullptr;) printed += buffer;
+  const int status = pclose(pipe);
+  LOWBIT_CHECK_KIND(status == 0, ErrorKind::kIo, "the peer failed: ", line);
+  return parse_json(printed, "the peer's answer");
+}
+
+void print_peer(const OrderedJson& peer, double ours) {
+  const double theirs = peer.at("tok_s").get<double>();
+  std::printf("%s (PyTorch %s): %.2f tok/s, lowbit is %.2f times as fast\n",
+              peer.at("name").get<std::string>().c_str(),
+              peer.at("version").get<std::string>().c_str(), theirs, ours / theirs);
+}
+
 void run_latency(LatencyCommand& command) {
   LatencyOptions& options = command.options;
   options.kv_dtype = command.run.kv_dtype();
   const int64_t longest =
       *std::max_element(options.prompt_tokens.begin(), options.prompt_tokens.end());
   command.run.context = std::max(longest, options.depth + options.decode_tokens);
-  if (!options.sequences.empty()) {  // a batch is limited by the context too
-    const int64_t most = *std::max_element(options.sequences.begin(), options.sequences.end());
-    command.run.batch = std::max(command.run.batch, most);
-    command.run.context = std::max(command.run.context, most);
+  for (const int64_t sequences : options.sequences) {
+    command.run.batch = std::max(command.run.batch, sequences);
   }
   Session session(command.measured.open(), command.run);
   const double read_limit = session.backend().name() == "cuda" ? cuda_read_bandwidth() : 0;
@@ -109,10 +143,16 @@ void run_latency(LatencyCommand& command) {
   const std::vector<LatencyRow> rows = measure_latency(session.model(), options);
   const std::vector<BatchedRow> batched = measure_batched(session.model(), options);
   trace.write();
-  if (!command.json) return print_latency(rows, batched, command, session, read_limit);
+  const OrderedJson peer = command.peers.empty() ? OrderedJson() : measure_peer(command);
+  if (!command.json) {
+    print_latency(rows, batched, command, session, read_limit);
+    if (!peer.is_null()) print_peer(peer, rows.back().decode_tok_s.median);
+    return;
+  }
   OrderedJson out = OrderedJson::array();
   for (const LatencyRow& row : rows) out.push_back(to_json(row, command, session, read_limit));
   for (const BatchedRow& row : batched) out.push_back(to_json(row, command, session));
+  if (!peer.is_null()) out.push_back(peer);
   std::printf("%s\n", dump_json(out, 2).c_str());
 }
 
@@ -149,6 +189,12 @@ void add_latency(CLI::App& bench) {
       ->capture_default_str();
   command->run.add_to(sub, /*context_options=*/false);
   add_trace_option(sub, command->trace);
+  sub.add_option("--compare-peers", command->peers,
+                 "Also measure PyTorch with this script (needs python3 and torch with CUDA)")
+      ->type_name("SCRIPT")
+      ->expected(0, 1)
+      ->default_str("bench/peers/torch_decode.py")
+      ->needs("--shape");
   sub.add_flag("--json", command->json, "Print a JSON list of rows");
   sub.callback([command] { run_latency(*command); });
 }

@@ -9,6 +9,7 @@
 #include "lowbit/bench/attention.h"
 #include "lowbit/report/table.h"
 #include "lowbit/runtime/cuda/cuda_backend.h"
+#include "session.h"
 
 namespace lowbit::app {
 
@@ -16,14 +17,14 @@ namespace {
 
 struct AttentionCommand {
   AttentionBenchOptions options;
-  std::string backend = "cpu", cache_type = "f16";
+  std::string backend = "cpu", cache_type = "auto";
   int threads = 0;
   bool json = false;
 };
 
 void run_attention(AttentionCommand& command) {
   AttentionBenchOptions& options = command.options;
-  options.kv_dtype = command.cache_type == "f32" ? DType::kF32 : DType::kF16;
+  options.kv_dtype = kv_cache_types().at(command.cache_type);
   const auto backend = make_backend(command.backend, {command.threads, Activations::kDefault});
   const double limit = backend->name() == "cuda" ? cuda_read_bandwidth() : 0;
   OrderedJson out = OrderedJson::array();
@@ -47,10 +48,11 @@ void run_attention(AttentionCommand& command) {
     std::printf("%s\n", dump_json(out, 2).c_str());
     return;
   }
-  std::printf("%s: %lld heads on %lld of %lld\n%s", backend->description().c_str(),
+  std::printf("%s: %lld heads on %lld of %lld, cache of %s\n%s", backend->description().c_str(),
               static_cast<long long>(options.shape.heads),
               static_cast<long long>(options.shape.kv_heads),
-              static_cast<long long>(options.shape.head_dim), table.text().c_str());
+              static_cast<long long>(options.shape.head_dim), kv_name_of(options.kv_dtype),
+              table.text().c_str());
   if (limit > 0) std::printf("this device was measured to read %.0f GB/s\n", limit);
 }
 
@@ -96,8 +98,10 @@ void add_bench_attention(CLI::App& bench) {
   sub.add_option("--backend", command->backend, "cpu, cuda or ref")
       ->check(CLI::IsMember(backend_names()))
       ->capture_default_str();
-  sub.add_option("--cache-type", command->cache_type, "Key/value cache: f16 or f32")
-      ->check(CLI::IsMember({"f16", "f32"}))
+  sub.add_option("--kv-cache-dtype,--cache-type", command->cache_type,
+                 "Key/value cache: fp16 (auto), fp32, fp8, int8 or int4")
+      ->check(CLI::IsMember(kv_cache_types()))
+      ->type_name("DTYPE")
       ->capture_default_str();
   sub.add_option("-t,--threads", command->threads, "Threads (0: all)")->check(CLI::Range(0, 4096));
   sub.add_flag("--json", command->json, "Print a JSON list of rows");

@@ -9,6 +9,7 @@
 
 #include "lowbit/base/file.h"
 #include "lowbit/bench/kernels.h"
+#include "lowbit/bench/random_model.h"
 #include "lowbit/bench/roofline.h"
 #include "lowbit/checkpoint/checkpoint.h"
 #include "lowbit/report/table.h"
@@ -35,7 +36,25 @@ std::unique_ptr<Backend> bench_backend(const std::string& name, int threads,
   return make_backend(name, options);
 }
 
+void print_device(const Machine& machine) {
+  std::printf("%s\n", machine.cpu.c_str());
+  Table table({"limit", ">at most", "unit"});
+  for (const MachineLimit& limit : machine.reads) {
+    table.add(
+        {concat("read ", limit.name, " (", human_bytes(static_cast<double>(limit.bytes)), ")"),
+         fixed(limit.all, 0), "GB/s"});
+  }
+  for (const MachineLimit& limit : machine.peaks) {
+    table.add({limit.name, fixed(limit.all / 1e3, 1), "TOP/s"});
+  }
+  std::printf("%s\n", table.text().c_str());
+}
+
 void print_machine(const Machine& machine) {
+  if (machine.isas == "cuda") {
+    print_device(machine);
+    return;
+  }
   std::printf("%s, %d threads, instruction sets: %s\n", machine.cpu.c_str(), machine.threads,
               machine.isas.c_str());
   Table table({"limit", ">one thread", ">all", "unit"});
@@ -57,9 +76,10 @@ OrderedJson to_json(const KernelRow& row) {
                      {"share", row.share},     {"error", row.error}};
 }
 
-Machine limits_of(const Backend& backend, int threads) {
+// all: what a GPU multiplies at is measured, not looked up.
+Machine limits_of(const Backend& backend, int threads, bool all) {
   if (backend.name() == "cuda") {
-    Machine machine = measure_cuda_machine();
+    Machine machine = measure_cuda_machine(all);
     machine.cpu = backend.description();
     machine.threads = backend.threads();
     return machine;
@@ -72,7 +92,7 @@ Machine limits_of(const Backend& backend, int threads) {
 void run_kernels(const KernelsCommand& command) {
   if (!command.isa.empty()) setenv("LOWBIT_CPU_ISA", command.isa.c_str(), 1);
   const auto backend = bench_backend(command.backend, command.threads, command.activations);
-  const Machine machine = limits_of(*backend, command.threads);
+  const Machine machine = limits_of(*backend, command.threads, false);
   OrderedJson list = OrderedJson::array();
   if (!command.json) {
     print_machine(machine);
@@ -99,23 +119,32 @@ void run_kernels(const KernelsCommand& command) {
 }
 
 struct RooflineCommand {
-  std::string model, svg;
+  std::string model, shape, svg, backend = "cpu";
   int threads = 0;
   bool json = false;
 };
 
-// The model's linears on this machine with 4-bit weights of groups of 32.
-std::vector<RooflinePoint> measure_layers(const std::string& model, const Machine& machine,
-                                          int threads) {
-  const auto checkpoint = open_checkpoint(model);
+// 4-bit weights in the groups that each backend is best at.
+QuantScheme roofline_scheme(const std::string& backend) {
+  return int_scheme(4, backend == "cuda" ? 128 : 32);
+}
+
+// The linears of a model, or of a known shape, on this machine.
+std::vector<RooflinePoint> measure_layers(const RooflineCommand& command, const Machine& machine,
+                                          Backend& backend) {
+  RandomModelOptions random;
+  random.shape = command.shape;
+  random.layers = 1;
+  random.format = random.head = format_by_name("w4_g128");
+  const auto checkpoint =
+      command.shape.empty() ? open_checkpoint(command.model) : make_random_model(random);
   const ModelConfig config =
-      parse_model_config(checkpoint->config(), checkpoint->generation_config(), model);
-  const auto backend = bench_backend("cpu", threads, "default");
+      parse_model_config(checkpoint->config(), checkpoint->generation_config(), command.model);
   std::vector<RooflinePoint> points;
   for (const LinearShape& shape : fused_linears(config)) {
     for (const int64_t tokens : {int64_t{1}, int64_t{16}, int64_t{512}}) {
-      const KernelRow row = measure_layer(*backend, machine, {shape.name, shape.rows, shape.cols},
-                                          int_scheme(4, 32), tokens);
+      const KernelRow row = measure_layer(backend, machine, {shape.name, shape.rows, shape.cols},
+                                          roofline_scheme(command.backend), tokens);
       points.push_back({concat(shape.name, " ", shape.rows, " x ", shape.cols, ", ", tokens,
                                tokens == 1 ? " token" : " tokens"),
                         tokens, linear_intensity(row.rows, row.cols, row.weight_bytes, tokens),
@@ -126,11 +155,12 @@ std::vector<RooflinePoint> measure_layers(const std::string& model, const Machin
 }
 
 void run_roofline(const RooflineCommand& command) {
-  MachineOptions options;
-  options.threads = command.threads;
-  const Machine machine = measure_machine(options);
+  const auto backend = bench_backend(command.backend, command.threads, "default");
+  const Machine machine = limits_of(*backend, command.threads, true);
   std::vector<RooflinePoint> points;
-  if (!command.model.empty()) points = measure_layers(command.model, machine, command.threads);
+  if (!command.model.empty() || !command.shape.empty()) {
+    points = measure_layers(command, machine, *backend);
+  }
   if (!command.svg.empty()) {
     FileWriter file(command.svg);
     file.write(roofline_svg(machine, points));
@@ -150,7 +180,8 @@ void run_roofline(const RooflineCommand& command) {
   }
   print_machine(machine);
   if (points.empty()) return;
-  Table table({"layer (w4_g32)", ">operations/byte", ">GOP/s"});
+  Table table({concat("layer (", name_of(roofline_scheme(command.backend)), ")"),
+               ">operations/byte", ">GOP/s"});
   for (const RooflinePoint& point : points) {
     table.add({point.name, fixed(point.intensity, 1), fixed(point.gops, 1)});
   }
@@ -193,9 +224,17 @@ void add_bench_roofline(CLI::App& bench) {
   auto command = std::make_shared<RooflineCommand>();
   CLI::App& sub = *bench.add_subcommand(
       "roofline", "Read bandwidth and arithmetic peaks, with a model's layers among them");
-  sub.footer("Example: lowbit bench roofline -m model.gguf --svg roofline.svg");
-  sub.add_option("-m,--model", command->model, "Model whose layers are measured");
+  sub.footer(
+      "Example: lowbit bench roofline -m model.gguf --svg roofline.svg\n"
+      "         lowbit bench roofline --backend cuda --shape llama-3.1-8b");
+  auto* model = sub.add_option("-m,--model", command->model, "Model whose layers are measured");
+  sub.add_option("--shape", command->shape, "Known model whose layers are measured")
+      ->check(CLI::IsMember(random_model_shapes()))
+      ->excludes(model);
   sub.add_option("--svg", command->svg, "Draw to this file");
+  sub.add_option("--backend", command->backend, "The machine's processor, or its first GPU")
+      ->check(CLI::IsMember({"cpu", "cuda"}))
+      ->capture_default_str();
   sub.add_option("-t,--threads", command->threads, "Threads; 0: all")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();

@@ -103,12 +103,12 @@ void add_calibration_method_options(CLI::App& sub, QuantizeOptions& options) {
   RefineOptions& refine = options.method_options.refine;
   sub.add_option(
          "--refine-steps", refine.steps,
-         "best: steps over the whole model after autoround's (default: 100, of 2 and 3 bits "
-         "200)")
+         "best: steps over the whole model after autoround's (default: 300, of 3 bits 400, of "
+         "2 bits 600)")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
       ->group(kGroup);
   sub.add_option("--refine-lr", refine.rate,
-                 "best: first step of every rounding offset then (default: 0.005, of 3 bits 0.001, "
+                 "best: first step of every rounding offset then (default: 0.001, "
                  "of 2 bits 0.0002)")
       ->check(CLI::Range(1e-6, 1.0))
       ->group(kGroup);
@@ -120,7 +120,8 @@ void add_quantize_backend_option(CLI::App& sub, QuantizeOptions& options) {
     if (method.on_device) methods += concat(methods.empty() ? "" : ", ", method.name);
   }
   sub.add_option("--backend", options.backend,
-                 concat("Where to compute: cpu, or cuda with an NVIDIA GPU (", methods, ")"))
+                 concat("Where to compute: cpu, or cuda, the first GPU (", methods,
+                        " wholly there; other methods that calibrate in part)"))
       ->check(CLI::IsMember({"cpu", "cuda"}))
       ->capture_default_str();
 }

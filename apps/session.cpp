@@ -3,7 +3,6 @@
 #include <chrono>
 #include <iostream>
 #include <iterator>
-#include <map>
 #include <random>
 
 #include "lowbit/base/check.h"
@@ -13,14 +12,14 @@
 
 namespace lowbit::app {
 
-namespace {
-
-const std::map<std::string, DType> kKvDTypes = {
-    {"auto", DType::kF16}, {"fp16", DType::kF16}, {"f16", DType::kF16}, {"fp32", DType::kF32},
-    {"f32", DType::kF32},  {"int8", DType::kI8},  {"q8_0", DType::kI8},
-};
-
-}  // namespace
+const std::map<std::string, DType>& kv_cache_types() {
+  static const std::map<std::string, DType> types = {
+      {"auto", DType::kF16}, {"fp16", DType::kF16}, {"f16", DType::kF16},
+      {"fp32", DType::kF32}, {"f32", DType::kF32},  {"fp8", DType::kE4M3},
+      {"int8", DType::kI8},  {"q8_0", DType::kI8},  {"fp8_e4m3", DType::kE4M3},
+      {"int4", DType::kI4}};
+  return types;
+}
 
 void RunOptions::add_to(CLI::App& command, bool context_options) {
   command.add_option("-t,--threads", threads, "Threads (0: all cores this process may use)")
@@ -38,8 +37,9 @@ void RunOptions::add_to(CLI::App& command, bool context_options) {
       ->capture_default_str();
   command
       .add_option("--kv-cache-dtype,--cache-type", kv_cache_dtype,
-                  "Key/value cache: fp32, fp16 (f16), int8 (q8_0: half the memory), or auto: fp16")
-      ->check(CLI::IsMember(kKvDTypes))
+                  "Key/value cache: fp16 (f16; auto), fp32, or in less memory, with some loss: fp8 "
+                  "(fp8_e4m3) or int8 (q8_0), half; int4, 2/7")
+      ->check(CLI::IsMember(kv_cache_types()))
       ->type_name("DTYPE")
       ->capture_default_str();
   command.add_flag("--sync-each-kernel", sync_each_kernel,
@@ -53,7 +53,7 @@ void RunOptions::add_to(CLI::App& command, bool context_options) {
       ->capture_default_str();
 }
 
-DType RunOptions::kv_dtype() const { return kKvDTypes.at(kv_cache_dtype); }
+DType RunOptions::kv_dtype() const { return kv_cache_types().at(kv_cache_dtype); }
 
 std::unique_ptr<Backend> RunOptions::make() const {
   BackendOptions options;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <map>
 #include <memory>
 #include <string>
 
@@ -13,6 +14,9 @@
 #include "lowbit/tokenizer/tokenizer.h"
 
 namespace lowbit::app {
+
+// The names of --kv-cache-dtype.
+const std::map<std::string, DType>& kv_cache_types();
 
 struct RunOptions {
   std::string backend = "cpu";

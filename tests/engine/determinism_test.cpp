@@ -174,6 +174,7 @@ TEST(Determinism, ARequestIsAnsweredAsIfItWereAloneIn500RandomMixes) {
 }
 
 TEST(Determinism, HoldsWithKeysAndValuesOf8Bits) { run_mixes(80, 40, DType::kI8); }
+TEST(Determinism, HoldsWithKeysAndValuesOf4Bits) { run_mixes(40, 20, DType::kI4); }
 
 }  // namespace
 }  // namespace lowbit

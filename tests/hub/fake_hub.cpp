@@ -98,7 +98,7 @@ struct FakeHub::Server {
         requests.push_back(request);
       }
       HubReply reply = hub.answer(request);
-      if (hub.fault) hub.fault(request, reply);
+      if (const HubFault::Function fault = hub.fault.get()) fault(request, reply);
       if (!send(socket, request, reply)) break;
     }
     socket.shutdown(tcp::socket::shutdown_both, error);

@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -32,6 +33,26 @@ struct HubReply {
   double stall_seconds = 0;              // after those bytes, before the rest
 };
 
+// May change any answer. Called from several threads, and may be set while they run.
+class HubFault {
+ public:
+  using Function = std::function<void(const HubRequest& request, HubReply& reply)>;
+
+  HubFault& operator=(Function function) {
+    const std::lock_guard lock(mutex_);
+    function_ = std::move(function);
+    return *this;
+  }
+  Function get() const {
+    const std::lock_guard lock(mutex_);
+    return function_;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  Function function_;
+};
+
 // One repository, "org/name".
 class FakeHub {
  public:
@@ -49,8 +70,7 @@ class FakeHub {
   std::string token;  // wanted if not empty
   std::string cdn;    // where files in LFS are redirected to: url() of another FakeHub; "": none
   bool bare_list = false;  // the listing has names alone, as some mirrors' has
-  // May change any answer; called from several threads.
-  std::function<void(const HubRequest& request, HubReply& reply)> fault;
+  HubFault fault;
 
   std::string commit() const;   // of `files` as they are
   std::string listing() const;  // the API's answer

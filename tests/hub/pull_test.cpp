@@ -141,7 +141,7 @@ TEST_F(PullTest, AConnectionThatIsCutIsTakenUpWhereItBroke) {
 TEST_F(PullTest, ALaterPullGoesOnWhereOneFailed) {
   options_.retry.attempts = 2;
   on_weights(1, [](const HubRequest&, HubReply& reply) { reply.cut_after = 70'000; });
-  const auto cut = hub_.fault;
+  const auto cut = hub_.fault.get();
   hub_.fault = [this, cut](const HubRequest& request, HubReply& reply) {
     cut(request, reply);
     if (faults_ > 1 && request.target.find("model.safetensors") != std::string::npos) {
@@ -163,7 +163,7 @@ TEST_F(PullTest, ALaterPullGoesOnWhereOneFailed) {
 TEST_F(PullTest, AServerThatKnowsNoRangesStartsOver) {
   options_.retry.attempts = 3;
   on_weights(1, [](const HubRequest&, HubReply& reply) { reply.cut_after = 70'000; });
-  const auto cut = hub_.fault;
+  const auto cut = hub_.fault.get();
   hub_.fault = [this, cut](const HubRequest& request, HubReply& reply) {
     cut(request, reply);
     if (reply.status != 206) return;

@@ -5,6 +5,7 @@
 #include "lowbit/base/check.h"
 #include "lowbit/quantize/decoder_block.h"
 #include "lowbit/quantize/learned_rounding.h"
+#include "lowbit/quantize/learning.h"
 #include "lowbit/quantize/rtn.h"
 #include "support/random.h"
 
@@ -67,6 +68,7 @@ struct Setting {
             .original_input = nullptr,
             .target = &target,
             .pool = pool,
+            .learning = *learning,
             .seed = 1,
             .progress = nullptr,
             .notice = nullptr};
@@ -97,6 +99,7 @@ struct Setting {
   }
 
   ThreadPool pool;
+  std::unique_ptr<Learning> learning = make_learning("cpu", pool);
   std::shared_ptr<const RopeTables> rope =
       std::make_shared<RopeTables>(rope_tables({}, 8, kTokens));
   BlockWeights block;

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "lowbit/quantize/decoder_block.h"
+#include "lowbit/quantize/learning.h"
 #include "lowbit/quantize/rtn.h"
 #include "support/linears.h"
 #include "support/paths.h"
@@ -47,11 +48,13 @@ struct Golden {
 
   BlockResult run(int threads, const AwqOptions& options = {}) {
     ThreadPool pool(threads);
+    const auto learning = make_learning("cpu", pool);
     BlockJob job{.block = block,
                  .schemes = {},
                  .rope = rope,
                  .original_input = &input,
                  .pool = pool,
+                 .learning = *learning,
                  .progress = [](double, const std::string&) {},
                  .notice = [](const std::string&) {}};
     job.schemes.fill(int_scheme(4, 32, Zero::kInt));

@@ -10,6 +10,7 @@
 #include "lowbit/quantize/act_scales.h"
 #include "lowbit/quantize/decoder_block.h"
 #include "lowbit/quantize/fault.h"
+#include "lowbit/quantize/learning.h"
 #include "lowbit/quantize/pipeline.h"
 #include "lowbit/quantize/smoothquant.h"
 #include "support/quantize_runs.h"
@@ -244,10 +245,12 @@ TEST_F(Calibration, SmoothingChangesNothingThatTheBlockComputes) {
   }
   ThreadPool pool(1);
   const auto rope = std::make_shared<RopeTables>(rope_tables(config.rope, config.head_dim, 16));
+  const auto learning = make_learning("cpu", pool);
   BlockJob job{.block = block,
                .schemes = {},
                .rope = rope,
                .pool = pool,
+               .learning = *learning,
                .progress = [](double, const std::string&) {},
                .notice = [](const std::string&) {}};
   for (int i = 0; i < kBlockLinears; ++i) {

@@ -276,7 +276,7 @@ TEST_F(Pipeline, PlacesThatWouldDoHarmAreRefused) {
 TEST_F(Pipeline, SaysWhatComputesOnADevice) {
   QuantizeOptions chosen = options("");
   chosen.backend = "cuda";
-  chosen.method = "awq";
+  chosen.method = "nf4";
   EXPECT_NE(error_of(chosen, out()).find("rtn, rtn-search, hqq, gptq"), std::string::npos);
   chosen.method = "rtn";
   chosen.format = "gguf:q4_0";

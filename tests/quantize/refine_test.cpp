@@ -7,7 +7,10 @@
 
 #include "lowbit/base/check.h"
 #include "lowbit/quantize/calibrated_blocks.h"
+#include "lowbit/quantize/decoder_block.h"
+#include "lowbit/quantize/divergence_loss.h"
 #include "lowbit/quantize/fault.h"
+#include "lowbit/quantize/learning.h"
 #include "lowbit/quantize/pipeline.h"
 #include "support/quantize_runs.h"
 #include "support/random.h"
@@ -161,16 +164,18 @@ TEST_F(Best, MakesTheDivergenceSmaller) {
   HiddenStates target(4, 16, config.hidden_size);
   embed_samples(*checkpoint, config, data, {&target}, pool);
   std::vector<double> losses;
-  Refinement refinement({.checkpoint = *checkpoint,
-                         .config = config,
-                         .data = data,
-                         .target = target,
-                         .rope = rope,
-                         .pool = pool,
-                         .seed = 1,
-                         .progress = [&](double, const std::string& note) {
-                           losses.push_back(std::stod(note.substr(note.rfind(' '))));
-                         }});
+  const auto refinement =
+      make_learning("cpu", pool)
+          ->refinement({.checkpoint = *checkpoint,
+                        .config = config,
+                        .data = data,
+                        .target = target,
+                        .rope = rope,
+                        .pool = pool,
+                        .seed = 1,
+                        .progress = [&](double, const std::string& note) {
+                          losses.push_back(std::stod(note.substr(note.rfind(' '))));
+                        }});
   for (int64_t index = 0; index < config.num_hidden_layers; ++index) {
     BlockWeights block = load_block_weights(*checkpoint, config, index);
     DecoderBlock decoder(block, rope, pool);
@@ -190,9 +195,9 @@ TEST_F(Best, MakesTheDivergenceSmaller) {
                           std::vector<float>(static_cast<size_t>(linear.cols), 1.f), pool)
               .state();
     }
-    refinement.add_block(std::move(block), schemes, std::move(roundings));
+    refinement->add_block(std::move(block), schemes, std::move(roundings));
   }
-  refinement.run({.steps = 60, .rate = 0.02, .range_rate = 0.005});
+  refinement->run({.steps = 60, .rate = 0.02, .range_rate = 0.005});
   ASSERT_EQ(losses.size(), 60u);
   EXPECT_LT(losses.back(), 0.6 * losses.front());
 }

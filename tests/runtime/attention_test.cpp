@@ -6,6 +6,7 @@
 
 #include "lowbit/base/check.h"
 #include "lowbit/runtime/backend.h"
+#include "lowbit/runtime/kv_codes.h"
 #include "lowbit/tensor/dtype.h"
 #include "lowbit/tensor/input_codes.h"
 #include "support/backends.h"
@@ -94,19 +95,44 @@ class Harness {
   KvCache cache_;
 };
 
+// What mix_dimensions() does to a query, which a query's product with a mixed key undoes.
+void unmix(std::vector<double>& values) {
+  std::vector<double> column(values.size());
+  std::vector<float> unit(values.size());
+  for (size_t i = 0; i < values.size(); ++i) {
+    std::fill(unit.begin(), unit.end(), 0.f);
+    unit[i] = 1;
+    mix_dimensions(unit.data(), static_cast<int64_t>(unit.size()), false);
+    column[i] = std::inner_product(unit.begin(), unit.end(), values.begin(), 0.0);
+  }
+  values = column;
+}
+
 // Textbook attention over one sequence in double precision.
 std::vector<float> naive(const Case& c, const Harness& harness, const std::vector<float>& input,
                          int64_t tokens) {
   const AttentionShape& s = c.shape;
   const int64_t dim = s.head_dim, width = s.qkv_cols();
-  const auto rounded = [&](std::vector<double>& values) {
+  const auto rounded = [&](std::vector<double>& values, bool is_key) {
     std::vector<float> exact(values.begin(), values.end());
-    std::vector<int8_t> codes(exact.size());
-    const float scale = round_inputs(exact.data(), dim, 8, codes.data());
-    for (int64_t i = 0; i < dim; ++i) {
-      values[i] = c.dtype == DType::kF16  ? f16_to_f32(f32_to_f16(exact[i]))
-                  : c.dtype == DType::kI8 ? double(scale) * codes[i]
-                                          : values[i];
+    std::vector<uint8_t> codes(exact.size());
+    if (c.dtype == DType::kF16) {
+      for (double& value : values) value = f16_to_f32(f32_to_f16(static_cast<float>(value)));
+    } else if (c.dtype == DType::kI8) {
+      auto* integers = reinterpret_cast<int8_t*>(codes.data());
+      const double scale = round_inputs(exact.data(), dim, 8, integers);
+      for (int64_t i = 0; i < dim; ++i) values[i] = scale * integers[i];
+    } else if (c.dtype == DType::kE4M3) {
+      const double scale = f16_to_f32(round_to_e4m3(exact.data(), dim, codes.data()));
+      for (int64_t i = 0; i < dim; ++i) values[i] = scale * e4m3_to_f32(codes[i]);
+    } else if (c.dtype == DType::kI4) {
+      if (is_key) mix_dimensions(exact.data(), dim, true);
+      for (int64_t i = 0; i < dim; i += kKvGroup) {
+        const int64_t count = std::min(kKvGroup, dim - i);
+        const KvAffine group = round_to_4_bits(exact.data() + i, count, codes.data());
+        for (int64_t k = 0; k < count; ++k) values[i + k] = group.value(codes[k]);
+      }
+      if (is_key) unmix(values);
     }
   };
   const auto head = [&](int64_t token, int64_t first, bool rotate, bool cached) {
@@ -120,9 +146,15 @@ std::vector<float> naive(const Case& c, const Harness& harness, const std::vecto
         out[i] = at[i] * harness.cos(token, pair) + other * harness.sin(token, pair);
       }
     }
-    if (cached) rounded(out);
+    if (cached) rounded(out, rotate);
     return out;
   };
+  std::vector<std::vector<double>> keys, values;  // [tokens][kv_heads]
+  for (int64_t i = 0; i < tokens * s.kv_heads; ++i) {
+    const int64_t first = s.q_cols() + i % s.kv_heads * dim;
+    keys.push_back(head(i / s.kv_heads, first, true, true));
+    values.push_back(head(i / s.kv_heads, first + s.kv_cols(), false, true));
+  }
   std::vector<float> result(tokens * s.q_cols());
   for (int64_t query = 0; query < tokens; ++query) {
     for (int64_t h = 0; h < s.heads; ++h) {
@@ -132,8 +164,8 @@ std::vector<float> naive(const Case& c, const Harness& harness, const std::vecto
       double sum = 0;
       for (int64_t key = 0; key <= query; ++key) {
         if (s.sliding_window > 0 && query - key >= s.sliding_window) continue;
-        const std::vector<double> k = head(key, s.q_cols() + kv * dim, true, true);
-        const std::vector<double> v = head(key, s.q_cols() + s.kv_cols() + kv * dim, false, true);
+        const std::vector<double>&k = keys[key * s.kv_heads + kv],
+              &v = values[key * s.kv_heads + kv];
         const double score = std::inner_product(q.begin(), q.end(), k.begin(), 0.0);
         const double weight = std::exp(score / std::sqrt(double(dim)));
         sum += weight;
@@ -148,11 +180,15 @@ std::vector<float> naive(const Case& c, const Harness& harness, const std::vecto
 }
 
 const Case kCases[] = {
-    {{1, 1, 2, 0}, DType::kF32},  {{3, 1, 16, 0}, DType::kF16},  {{6, 2, 64, 0}, DType::kF16},
-    {{4, 4, 20, 0}, DType::kF32}, {{4, 2, 128, 0}, DType::kF16}, {{2, 1, 64, 70}, DType::kF16},
-    {{4, 2, 24, 1}, DType::kF32}, {{9, 3, 64, 0}, DType::kF16},  {{2, 2, 256, 33}, DType::kF32},
-    {{9, 3, 64, 0}, DType::kI8},  {{4, 4, 20, 0}, DType::kI8},   {{4, 2, 128, 40}, DType::kI8},
-    {{3, 1, 2, 0}, DType::kI8},
+    {{1, 1, 2, 0}, DType::kF32},     {{3, 1, 16, 0}, DType::kF16},   {{6, 2, 64, 0}, DType::kF16},
+    {{4, 4, 20, 0}, DType::kF32},    {{4, 2, 128, 0}, DType::kF16},  {{2, 1, 64, 70}, DType::kF16},
+    {{4, 2, 24, 1}, DType::kF32},    {{9, 3, 64, 0}, DType::kF16},   {{2, 2, 256, 33}, DType::kF32},
+    {{9, 3, 64, 0}, DType::kI8},     {{4, 4, 20, 0}, DType::kI8},    {{4, 2, 128, 40}, DType::kI8},
+    {{3, 1, 2, 0}, DType::kI8},      {{9, 3, 64, 0}, DType::kE4M3},  {{4, 4, 20, 0}, DType::kE4M3},
+    {{4, 2, 128, 40}, DType::kE4M3}, {{3, 1, 2, 0}, DType::kE4M3},   {{2, 1, 96, 0}, DType::kE4M3},
+    {{9, 3, 64, 0}, DType::kI4},     {{4, 4, 20, 0}, DType::kI4},    {{4, 2, 128, 40}, DType::kI4},
+    {{3, 1, 2, 0}, DType::kI4},      {{2, 1, 96, 0}, DType::kI4},    {{8, 1, 128, 0}, DType::kI8},
+    {{17, 1, 64, 0}, DType::kI4},    {{8, 1, 128, 0}, DType::kE4M3}, {{16, 2, 128, 0}, DType::kI4},
 };
 
 class Attention : public ::testing::TestWithParam<std::tuple<std::string, Case>> {};
@@ -237,7 +273,8 @@ INSTANTIATE_TEST_SUITE_P(Backends, Attention,
                          });
 
 // Longer than what a kernel merges at once, and with chunks for the kernels of few and of many.
-class LongAttention : public ::testing::TestWithParam<std::tuple<std::string, AttentionShape>> {
+class LongAttention
+    : public ::testing::TestWithParam<std::tuple<std::string, AttentionShape, DType>> {
  protected:
   static constexpr int64_t kTokens = 600;
   std::vector<float> whole(const std::string& backend, Activations activations,
@@ -245,16 +282,24 @@ class LongAttention : public ::testing::TestWithParam<std::tuple<std::string, At
     Harness harness(backend, case_of(), 2, activations);
     return harness.step({span_of(0, 0, 0, kTokens)}, {&input});
   }
-  Case case_of() const { return {std::get<1>(GetParam()), DType::kF16}; }
+  Case case_of() const { return {std::get<1>(GetParam()), std::get<2>(GetParam())}; }
 };
+
+std::string name_of_long(const ::testing::TestParamInfo<LongAttention::ParamType>& info) {
+  const auto& [backend, s, dtype] = info.param;
+  return concat(backend, "_", s.heads, "_on_", s.kv_heads, "_of_", s.head_dim, "_window_",
+                s.sliding_window, "_in_", kv_name_of(dtype));
+}
 
 TEST_P(LongAttention, AgreesWithTheReference) {
   const std::string backend = std::get<0>(GetParam());
   LOWBIT_SKIP_WITHOUT_BACKEND(backend);
   const std::vector<float> input = gaussian(kTokens * case_of().shape.qkv_cols(), 4);
   const std::vector<float> expected = whole("ref", Activations::kF32, input);
-  EXPECT_LT(relative_error(whole(backend, Activations::kF32, input), expected), 2e-4);
-  EXPECT_LT(relative_error(whole(backend, Activations::kDefault, input), expected), 5e-4);
+  // In few bits a rotated key may round to the neighbouring code.
+  const double flips = case_of().dtype == DType::kF16 ? 0 : 1e-3;
+  EXPECT_LT(relative_error(whole(backend, Activations::kF32, input), expected), 2e-4 + flips);
+  EXPECT_LT(relative_error(whole(backend, Activations::kDefault, input), expected), 5e-4 + flips);
 }
 
 TEST_P(LongAttention, IsTheSameInChunksAndInBatches) {
@@ -290,12 +335,17 @@ INSTANTIATE_TEST_SUITE_P(
                                          AttentionShape{3, 1, 64, 65}, AttentionShape{2, 1, 80, 0},
                                          AttentionShape{2, 2, 96, 600},
                                          AttentionShape{2, 1, 256, 0},
-                                         AttentionShape{20, 1, 64, 0})),
-    [](const auto& info) {
-      const AttentionShape& s = std::get<1>(info.param);
-      return concat(std::get<0>(info.param), "_", s.heads, "_on_", s.kv_heads, "_of_", s.head_dim,
-                    "_window_", s.sliding_window);
-    });
+                                         AttentionShape{20, 1, 64, 0}),
+                       ::testing::Values(DType::kF16)),
+    name_of_long);
+INSTANTIATE_TEST_SUITE_P(Codes, LongAttention,
+                         ::testing::Combine(::testing::Values("cpu", "cuda"),
+                                            ::testing::Values(AttentionShape{4, 2, 64, 0},
+                                                              AttentionShape{8, 2, 128, 300},
+                                                              AttentionShape{2, 1, 80, 0}),
+                                            ::testing::Values(DType::kE4M3, DType::kI8,
+                                                              DType::kI4)),
+                         name_of_long);
 
 class Step : public ::testing::TestWithParam<std::string> {};
 

@@ -173,26 +173,42 @@ struct EmulatedTiles {
 
   static void configure(int cols) { cols_ = cols; }
   static void release() { cols_ = 0; }
-  template <int kCount>
-  static void multiply(const int8_t* x, int64_t stride, const uint8_t* weights,
-                       int64_t weights_step, Products& products) {
-    for (int i = 0; i < kCount * kVectors * 256; ++i) {
-      const int token = i / 16 % 16, row = i % 16, vector = i / 256 % kVectors, tile = i / 512;
+  template <int kTile>
+  static void load_inputs(const int8_t* from) {
+    inputs_[kTile] = from;
+  }
+  template <int kTile>
+  static void load_weights(const uint8_t* from) {
+    weights_[kTile] = from;
+  }
+  template <int kTile>
+  static void multiply() {
+    for (int i = 0; i < 256; ++i) {
       int32_t sum = 0;
       for (int k = 0; k < cols_; ++k) {
-        sum += x[(tile * 16 + token) * stride + k] *
-               static_cast<int8_t>(weights[vector * weights_step + k / 4 * 64 + row * 4 + k % 4]);
+        sum += inputs_[kTile][i / 16 * 32 + k] *
+               static_cast<int8_t>(weights_[kTile][k / 4 * 64 + i % 16 * 4 + k % 4]);
       }
-      products[tile][vector][token * 16 + row] = sum;
+      products_[kTile][i / 16][i % 16] = sum;
     }
   }
+  template <int kTile>
+  static void store(Products& products) {
+    std::memcpy(products, products_[kTile], sizeof(Products));
+  }
+
+ private:
+  static inline const int8_t* inputs_[2] = {};
+  static inline const uint8_t* weights_[2] = {};
+  static inline Products products_[2] = {};
 };
 
-constexpr int64_t kTokens = 115;  // 96 (3 x 32), 16 and 3
+constexpr int64_t kTokens = 211;  // 192, 16 and 3
 
 // Int8 inputs with their memory.
 struct Input {
   Tensor codes, scales, sums, code_sums, starts;
+  Tensor tile_codes, tile_scales, tile_sums, tile_code_sums;
   QuantizedInput view;
 
   Input(const PackedMatrix& w, const std::vector<float>& x)
@@ -201,11 +217,18 @@ struct Input {
         sums(allocate_host(kTokens, w.blocks * 2)),
         code_sums(allocate_host(kTokens, w.blocks * 2)),
         starts(allocate_host(kTokens, w.blocks * 2)),
+        tile_codes(allocate_host(kTokens, w.blocks * 32, DType::kU8)),
+        tile_scales(allocate_host(kTokens, w.blocks)),
+        tile_sums(allocate_host(kTokens, w.blocks * 2)),
+        tile_code_sums(allocate_host(kTokens, w.blocks * 2)),
         view{codes.as<int8_t>(),   scales.as<float>(), sums.as<float>(), code_sums.as<float>(),
-             starts.as<int32_t>(), start_of(w),        w.blocks,         w.split_blocks ? 16 : 32} {
+             starts.as<int32_t>(), start_of(w),        w.blocks,         w.split_blocks ? 16 : 32,
+             tile_codes.as<int8_t>(), tile_scales.as<float>(), tile_sums.as<float>(),
+             tile_code_sums.as<float>()} {
     for (int64_t token = 0; token < kTokens; ++token) {
       kAvx2Kernels.quantize_input(x.data() + token * w.cols, w.cols, token, view);
     }
+    for (int64_t tile = 0; tile < kTokens / kTileTokens; ++tile) arrange_tokens(tile, view);
   }
 };
 
@@ -242,7 +265,7 @@ TEST_P(InstructionSets, GiveTheSameBits) {
     const PackedWeight packed = layout.pack({&part, 1}, packer);
     const PackedMatrix& w = packed.matrix;
     const Input input(w, test::gaussian(kTokens * cols, seed + 9));
-    const Range all{0, kTokens}, tiled{0, 112};
+    const Range all{0, kTokens}, tiled{0, 208};
     const std::vector<float> expected = multiply(kAvx2Kernels.linear_int8, w, input, all);
     const std::string where = concat(layout.name, " ", rows, " x ", cols);
     EXPECT_EQ(multiply(vnni_linear<Emulated>, w, input, all), expected) << "vnni " << where;

@@ -10,6 +10,7 @@
 #include "lowbit/runtime/cpu/pack_groups.h"
 #include "lowbit/tensor/dtype.h"
 #include "support/backends.h"
+#include "support/environment.h"
 #include "support/random.h"
 #include "support/weights.h"
 
@@ -21,18 +22,7 @@ using test::multiply;
 using test::random_order;
 using test::random_weight;
 using test::relative_error;
-
-// Sets an environment variable for one test.
-class ScopedVariable {
- public:
-  ScopedVariable(const char* name, const std::string& value) : name_(name) {
-    setenv(name, value.c_str(), 1);
-  }
-  ~ScopedVariable() { unsetenv(name_); }
-
- private:
-  const char* name_;
-};
+using test::ScopedVariable;
 
 struct Shape {
   int64_t rows, cols;

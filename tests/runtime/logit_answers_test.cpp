@@ -54,8 +54,11 @@ class LogitAnswers : public ::testing::TestWithParam<std::string> {
   std::unique_ptr<Backend> backend_;
 };
 
-std::vector<LogitQuery> all_queries() {
+std::vector<LogitQuery> all_queries(int64_t vocab) {
   std::vector<LogitQuery> queries = {{Kind::kHighest}, {Kind::kAll}};
+  for (const int64_t token : {int64_t{0}, vocab / 3, vocab - 1}) {
+    queries.push_back({Kind::kToken, 1, 0, 0, false, static_cast<int32_t>(token)});
+  }
   for (const float scale : {0.3f, 1.f, 1.7f, 1e30f}) {
     for (const double uniform : {0.0, 1e-9, 0.2, 0.5, 0.77, 0.999, 1 - 0x1p-53}) {
       queries.push_back({Kind::kDraw, scale, uniform});
@@ -70,7 +73,7 @@ std::vector<LogitQuery> all_queries() {
 
 TEST_P(LogitAnswers, AreWhatTheHostFinds) {
   for (const int64_t vocab : {1, 63, 64, 65, 1000, 49152, 128256}) {
-    check(logits_of(vocab, static_cast<uint64_t>(vocab)), all_queries());
+    check(logits_of(vocab, static_cast<uint64_t>(vocab)), all_queries(vocab));
   }
 }
 
@@ -78,20 +81,20 @@ TEST_P(LogitAnswers, CountForbiddenAndEqualLogits) {
   std::vector<float> row = logits_of(5000, 3);
   for (size_t i = 0; i < row.size(); i += 3) row[i] = -kInfinity;
   row[4321] = row[77] = 60;
-  check(row, all_queries());
-  check(std::vector<float>(700, -2.5f), all_queries());
+  check(row, all_queries(static_cast<int64_t>(row.size())));
+  check(std::vector<float>(700, -2.5f), all_queries(700));
   row.assign(300, -kInfinity);
   row[299] = -5;
-  check(row, all_queries());
+  check(row, all_queries(static_cast<int64_t>(row.size())));
 }
 
 TEST_P(LogitAnswers, AreUnknownWhereSomethingIsWrong) {
   for (const float bad : {std::nanf(""), kInfinity}) {
     std::vector<float> row = logits_of(1000, 3);
     row[517] = bad;
-    check(row, all_queries());
+    check(row, all_queries(static_cast<int64_t>(row.size())));
   }
-  check(std::vector<float>(1000, -kInfinity), all_queries());
+  check(std::vector<float>(1000, -kInfinity), all_queries(1000));
 }
 
 INSTANTIATE_TEST_SUITE_P(Backends, LogitAnswers, ::testing::ValuesIn(backend_names()),

@@ -28,7 +28,7 @@ class TestServer {
     options.refusal = [](int status, const std::string& message) {
       return HttpResponse{.status = status, .content_type = "text/plain", .body = message};
     };
-    http_ = std::make_unique<HttpServer>(
+    http_ = std::make_shared<HttpServer>(
         std::move(options), [this](HttpRequest request, const std::shared_ptr<Reply>& reply) {
           handle(std::move(request), reply);
         });
@@ -39,15 +39,16 @@ class TestServer {
   int gone() const { return gone_; }
   HttpServer& http() { return *http_; }
 
-  // Waits for the reply of the next /stream or /later.
+  // Waits for the reply of the next /stream or /later. Whoever lets go of it, it ends where all
+  // that happens to a reply must: on the I/O thread.
   std::shared_ptr<Reply> reply() {
     for (int i = 0; i < 2'000; ++i) {
       {
         const std::lock_guard lock(mutex_);
         if (!replies_.empty()) {
-          auto reply = replies_.front();
+          std::shared_ptr<Reply> reply = replies_.front();
           replies_.erase(replies_.begin());
-          return reply;
+          return on_its_thread(std::move(reply));
         }
       }
       std::this_thread::sleep_for(std::chrono::milliseconds(5));
@@ -71,6 +72,12 @@ class TestServer {
   }
 
  private:
+  std::shared_ptr<Reply> on_its_thread(std::shared_ptr<Reply> reply) {
+    Reply* const raw = reply.get();
+    return {raw, [server = std::weak_ptr(http_), reply = std::move(reply)](Reply*) mutable {
+              if (const auto http = server.lock()) http->post([reply = std::move(reply)] {});
+            }};
+  }
   void handle(HttpRequest request, const std::shared_ptr<Reply>& reply) {
     if (request.path == "/echo") {
       return reply->send({.content_type = "text/plain", .body = std::move(request.body)});
@@ -86,7 +93,7 @@ class TestServer {
   std::mutex mutex_;
   std::vector<std::shared_ptr<Reply>> replies_;
   std::atomic<int> gone_{0};
-  std::unique_ptr<HttpServer> http_;
+  std::shared_ptr<HttpServer> http_;
 };
 
 TEST(HttpServer, AnswersManyRequestsOnOneConnection) {

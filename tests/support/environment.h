@@ -1,4 +1,5 @@
-// The variables that say where the Hugging Face hub and its cache are.
+// Environment variables for the time of a test, and those that say where the Hugging Face hub and
+// its cache are.
 #pragma once
 
 #include <cstdlib>
@@ -7,6 +8,18 @@
 #include <string>
 
 namespace lowbit::test {
+
+// Sets an environment variable for one test.
+class ScopedVariable {
+ public:
+  ScopedVariable(const char* name, const std::string& value) : name_(name) {
+    setenv(name, value.c_str(), 1);
+  }
+  ~ScopedVariable() { unsetenv(name_); }
+
+ private:
+  const char* name_;
+};
 
 // Sets these variables, unsets all others that matter, and puts everything back at the end.
 class Environment {

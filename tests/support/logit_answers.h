@@ -44,9 +44,15 @@ inline LogitAnswer answer_on_host(std::span<const float> row, const LogitQuery& 
   if (!answer.known) return answer;
   if (query.kind == Kind::kHighest) answer.id = static_cast<int32_t>(highest - row.begin());
   if (query.kind == Kind::kDraw) answer.id = drawn_on_host(row, query);
-  if (query.kind != Kind::kTop) return answer;
   std::vector<float> maxima, order;
   std::vector<double> sums;
+  if (query.kind == Kind::kToken) {
+    answer.id = query.token;
+    answer.top = {{row[static_cast<size_t>(query.token)], query.token}};
+    answer.bound = *highest;
+    answer.total = chunk_sums(row, *highest, 1, sums);
+  }
+  if (query.kind != Kind::kTop) return answer;
   chunk_maxima(row, maxima);
   order = maxima;
   std::sort(order.begin(), order.end(), std::greater<>());

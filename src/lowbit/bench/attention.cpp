@@ -104,8 +104,7 @@ class Bench {
     row.tokens = tokens_;
     const double many = static_cast<double>(std::max<int64_t>(sequences, 1));
     row.operations = 4.0 * static_cast<double>(shape_.q_cols()) * many;
-    row.bytes = 2.0 * static_cast<double>(shape_.kv_cols() * tokens_) * many *
-                static_cast<double>(size_of(cache_.spec.dtype));
+    row.bytes = static_cast<double>(cache_.spec.token_bytes() / layers_ * tokens_) * many;
     return row;
   }
 

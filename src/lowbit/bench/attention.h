@@ -23,7 +23,7 @@ struct AttentionRow {
   int64_t sequences = 0;  // 0: a prompt
   int64_t tokens = 0;     // context of each sequence, or of the prompt
   double seconds = 0;     // of one layer, median
-  double bytes = 0;       // keys and values, each read once
+  double bytes = 0;       // keys and values with their scales, each read once
   double operations = 0;  // of causal attention
 
   double gb_s() const { return bytes / seconds / 1e9; }

@@ -231,12 +231,20 @@ double peak_of(const Machine& machine, const std::string& kernel) {
                                         : "int8 vpmaddubsw");
 }
 
-Machine measure_cuda_machine() {
+Machine measure_cuda_machine(bool all) {
   Machine machine;
   machine.isas = "cuda";
-  const double read = cuda_read_bandwidth(), peak = cuda_tensor_peak();
-  machine.reads.push_back({"device memory", int64_t{1} << 30, read, read});
+  const double peak = cuda_tensor_peak();
   if (peak > 0) machine.peaks.push_back({"16-bit tensor cores (data sheet)", 0, peak, peak});
+  if (!all) {
+    const double read = cuda_read_bandwidth();
+    machine.reads.push_back({"device memory", int64_t{1} << 30, read, read});
+    return machine;
+  }
+  for (const CudaLimit& limit : measure_cuda_limits()) {
+    (limit.bytes > 0 ? machine.reads : machine.peaks)
+        .push_back({limit.name, limit.bytes, limit.rate, limit.rate});
+  }
   return machine;
 }
 

@@ -37,8 +37,9 @@ struct KernelRow {
   }
 };
 
-// The limits of a GPU: reading measured, arithmetic by its data sheet. Throws kDevice without one.
-Machine measure_cuda_machine();
+// The limits of a GPU: reading measured, arithmetic by its data sheet; with `all`, arithmetic and
+// caches measured too. Throws kDevice without one.
+Machine measure_cuda_machine(bool all = false);
 
 // Calls done(row) after each row. The backend must be "cpu", "ref" or "cuda" (whose times are the
 // device's, inputs rounded and launches included, replayed from one recording). Throws

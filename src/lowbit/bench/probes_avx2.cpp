@@ -28,15 +28,20 @@ void fma_f32(int64_t rounds) {
 // since g++ hoists or spills the same written plainly.)
 void maddubs(int64_t rounds) {
   __m256i sums[kPairChains], a = _mm256_set1_epi8(3), b = _mm256_set1_epi8(1);
-  for (auto& sum : sums) sum = _mm256_setzero_si256();
+#pragma GCC unroll 8
+  for (auto& sum : sums) {
+    sum = _mm256_setzero_si256();
+    hide(sum);
+  }
   for (int64_t round = 0; round < rounds; ++round) {
+#pragma GCC unroll 8
     for (auto& sum : sums) {
       __m256i pairs;
       __asm__ volatile("vpmaddubsw %2, %1, %0" : "=x"(pairs) : "x"(a), "x"(b));
       sum = _mm256_add_epi16(sum, pairs);
+      hide(sum);
     }
   }
-  for (auto& sum : sums) hide(sum);
 }
 
 uint64_t read(const uint8_t* data, int64_t bytes) {

@@ -5,8 +5,9 @@
 namespace lowbit::bench {
 namespace {
 
-constexpr int kChains = 20;
+constexpr int kChains = 16;  // g++ keeps longer arrays in memory
 
+// Keeps the compiler from knowing a value, and has it in a register.
 template <typename Vector>
 inline void hide(Vector& v) {
   __asm__ volatile("" : "+v"(v));
@@ -14,24 +15,38 @@ inline void hide(Vector& v) {
 
 void fma_f32(int64_t rounds) {
   __m512 sums[kChains], a = _mm512_set1_ps(1e-6f), b = _mm512_set1_ps(1.f);
-  for (auto& sum : sums) sum = _mm512_setzero_ps();
+#pragma GCC unroll 16
+  for (auto& sum : sums) {
+    sum = _mm512_setzero_ps();
+    hide(sum);
+  }
   hide(a);
   hide(b);
   for (int64_t round = 0; round < rounds; ++round) {
-    for (auto& sum : sums) sum = _mm512_fmadd_ps(a, b, sum);
+#pragma GCC unroll 16
+    for (auto& sum : sums) {
+      sum = _mm512_fmadd_ps(a, b, sum);
+      hide(sum);
+    }
   }
-  for (auto& sum : sums) hide(sum);
 }
 
 void dot_int8(int64_t rounds) {
   __m512i sums[kChains], a = _mm512_set1_epi8(3), b = _mm512_set1_epi8(1);
-  for (auto& sum : sums) sum = _mm512_setzero_si512();
+#pragma GCC unroll 16
+  for (auto& sum : sums) {
+    sum = _mm512_setzero_si512();
+    hide(sum);
+  }
   hide(a);
   hide(b);
   for (int64_t round = 0; round < rounds; ++round) {
-    for (auto& sum : sums) sum = _mm512_dpbusd_epi32(sum, a, b);
+#pragma GCC unroll 16
+    for (auto& sum : sums) {
+      sum = _mm512_dpbusd_epi32(sum, a, b);
+      hide(sum);
+    }
   }
-  for (auto& sum : sums) hide(sum);
 }
 
 void dot_bf16(int64_t rounds) {
@@ -39,16 +54,27 @@ void dot_bf16(int64_t rounds) {
   __m512i ones = _mm512_set1_epi16(0x3f80);
   hide(ones);
   const __m512bh a = (__m512bh)ones;
-  for (auto& sum : sums) sum = _mm512_setzero_ps();
-  for (int64_t round = 0; round < rounds; ++round) {
-    for (auto& sum : sums) sum = _mm512_dpbf16_ps(sum, a, a);
+#pragma GCC unroll 16
+  for (auto& sum : sums) {
+    sum = _mm512_setzero_ps();
+    hide(sum);
   }
-  for (auto& sum : sums) hide(sum);
+  for (int64_t round = 0; round < rounds; ++round) {
+#pragma GCC unroll 16
+    for (auto& sum : sums) {
+      sum = _mm512_dpbf16_ps(sum, a, a);
+      hide(sum);
+    }
+  }
 }
 
 uint64_t read(const uint8_t* data, int64_t bytes) {
   __m512i sums[8];
-  for (auto& sum : sums) sum = _mm512_setzero_si512();
+#pragma GCC unroll 16
+  for (auto& sum : sums) {
+    sum = _mm512_setzero_si512();
+    hide(sum);
+  }
   for (int64_t at = 0; at < bytes; at += 512) {
     for (int line = 0; line < 8; ++line) {
       sums[line] = _mm512_add_epi64(sums[line], _mm512_load_si512(data + at + line * 64));

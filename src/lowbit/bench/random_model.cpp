@@ -1,5 +1,6 @@
 #include "lowbit/bench/random_model.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <map>
@@ -108,6 +109,23 @@ void make_multiples(QTensor& weight) {
   }
 }
 
+// Every so many columns, their weights as halves.
+std::shared_ptr<const OutlierColumns> random_outliers(int64_t count, int64_t rows, int64_t cols,
+                                                      Noise& noise) {
+  auto outliers = std::make_shared<OutlierColumns>();
+  count = std::min(count, cols);
+  for (int64_t i = 0; i < count; ++i) {
+    outliers->columns.push_back(static_cast<int32_t>(i * cols / count));
+  }
+  QTensor& weight = outliers->weight;
+  weight.scheme = dense_scheme(Code::kF16);
+  weight.rows = rows;
+  weight.cols = count;
+  const auto bytes = static_cast<size_t>(rows * weight.row_bytes());
+  weight.codes = Bytes::own(random_codes(weight.scheme, bytes, noise));
+  return outliers;
+}
+
 }  // namespace
 
 QTensor random_weight(const WeightFormat& format, int64_t rows, int64_t cols, uint64_t seed) {
@@ -139,6 +157,7 @@ QTensor random_weight(const WeightFormat& format, int64_t rows, int64_t cols, ui
     }
   }
   if (format.values == WeightFormat::Values::kMultiples && cols % 256 == 0) make_multiples(weight);
+  if (format.outliers > 0) weight.outliers = random_outliers(format.outliers, rows, cols, noise);
   return weight;
 }
 
@@ -150,6 +169,11 @@ struct NamedFormat {
 };
 
 using Values = WeightFormat::Values;
+
+constexpr QuantScheme rounding(QuantScheme scheme) {
+  scheme.input_bits = 8;
+  return scheme;
+}
 
 constexpr NamedFormat kFormats[] = {
     {"q4_0", {int_scheme(4, 32)}},
@@ -180,6 +204,12 @@ constexpr NamedFormat kFormats[] = {
     {"mxfp8", {fp8_scheme(1, 32, ScaleForm::kE8M0)}},
     {"fp8", {fp8_scheme(1, 0)}},
     {"fp8_block", {fp8_scheme(128, 128)}},
+    {"fp8_a8", {rounding(fp8_scheme(1, 0))}},
+    {"w8a8", {rounding(int_scheme(8, 0))}},
+    {"w4a8", {rounding(int_scheme(4, 0))}},
+    {"w4a8_g128", {rounding(int_scheme(4, 128))}},
+    {"w8a8_o128", {rounding(int_scheme(8, 0)), Values::kAny, 128}},
+    {"w4a8_o128", {rounding(int_scheme(4, 0)), Values::kAny, 128}},
     {"bf16", {dense_scheme(Code::kBF16)}},
     {"f16", {dense_scheme(Code::kF16)}},
     {"f32", {dense_scheme(Code::kF32)}},

@@ -21,6 +21,7 @@ struct WeightFormat {
   };
   QuantScheme scheme;
   Values values = Values::kAny;
+  int64_t outliers = 0;  // columns that are multiplied in 16 bits (MixQ)
 };
 
 struct RandomModelOptions {

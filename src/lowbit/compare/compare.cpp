@@ -38,7 +38,8 @@ std::string backend_for(const QuantizeOptions& options, const std::string& measu
   const QuantizeMethod& method = quantize_method(options.method);
   const std::string format =
       parse_format(options.format.empty() ? method.format : options.format).name;
-  const bool there = method.on_device && format != "gguf" && format != "safetensors";
+  const bool there =
+      method.calibrates() || (method.on_device && format != "gguf" && format != "safetensors");
   return there && measuring == "cuda" ? measuring : options.backend;
 }
 
@@ -197,14 +198,15 @@ class Comparer {
       out.description = describe(row.method->options);
       checkpoint = make(row, out);
     }
-    Json conditions = {{"lowbit", kVersion},
-                       {"checkpoint", row.source ? source_files_ : files_of(checkpoint)},
-                       {"backend", job_.measure.backend},
-                       {"threads", job_.measure.threads},
-                       {"batch", job_.measure.batch},
-                       {"kv", job_.measure.kv_dtype == DType::kF32   ? "f32"
-                              : job_.measure.kv_dtype == DType::kF16 ? "f16"
-                                                                     : "int8"}};
+    Json conditions = {
+        {"lowbit", kVersion},
+        {"checkpoint", row.source ? source_files_ : files_of(checkpoint)},
+        {"backend", job_.measure.backend},
+        {"threads", job_.measure.threads},
+        {"batch", job_.measure.batch},
+        {"kv", job_.measure.kv_dtype == DType::kF32   ? "f32"
+               : job_.measure.kv_dtype == DType::kF16 ? "f16"
+                                                      : kv_name_of(job_.measure.kv_dtype)}};
     fill_speed(row, checkpoint, conditions, out);
     fill_quality(row, checkpoint, conditions, out);
     if (!job_.report.empty()) fill_layers(row, checkpoint, conditions, out);

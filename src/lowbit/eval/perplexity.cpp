@@ -9,7 +9,6 @@
 #include "lowbit/base/progress.h"
 #include "lowbit/base/stopwatch.h"
 #include "lowbit/base/thread_pool.h"
-#include "lowbit/eval/log_softmax.h"
 #include "lowbit/eval/running_mean.h"
 
 namespace lowbit {
@@ -23,19 +22,13 @@ double through_half(double nll) {
   return -std::log(std::max(static_cast<double>(probability), 0x1p-24));
 }
 
-void score(const float* logits, int64_t vocab, int64_t rows, const int32_t* targets,
-           const Protocol& protocol, ThreadPool& pool, RunningMean& nlls) {
-  std::vector<double> values(static_cast<size_t>(rows));
-  pool.parallel_for(rows, [&](int64_t row, int) {
-    const std::span<const float> all(logits + row * vocab, static_cast<size_t>(vocab));
-    values[static_cast<size_t>(row)] = negative_log_likelihood(all, targets[row]);
-  });
-  for (size_t row = 0; row < values.size(); ++row) {
-    const double nll = values[row];
-    LOWBIT_CHECK_KIND(std::isfinite(nll), ErrorKind::kCorruptFile, "the model gives token ",
-                      targets[row], " a log-probability of ", -nll,
+void add(const std::vector<double>& values, std::span<const int32_t> targets,
+         const Protocol& protocol, RunningMean& nlls) {
+  for (size_t i = 0; i < values.size(); ++i) {
+    LOWBIT_CHECK_KIND(std::isfinite(values[i]), ErrorKind::kCorruptFile, "the model gives token ",
+                      targets[i], " a log-probability of ", -values[i],
                       "; its weights are damaged or overflow");
-    nlls.add(protocol.half_precision ? through_half(nll) : nll);
+    nlls.add(protocol.half_precision ? through_half(values[i]) : values[i]);
   }
 }
 
@@ -51,7 +44,7 @@ PerplexityResult perplexity(Model& model, const Tokenizer& tokenizer, const std:
                             const WindowOptions& options) {
   const Protocol& protocol = find_protocol(options.protocol);
   const Windows windows = make_windows(tokenizer, text, options, model.context());
-  const int64_t context = windows.context, vocab = model.config().vocab_size;
+  const int64_t context = windows.context;
   PerplexityResult result;
   result.protocol = protocol.name;
   result.context = context;
@@ -70,7 +63,8 @@ PerplexityResult perplexity(Model& model, const Tokenizer& tokenizer, const std:
           runner.run(windows, index, begin, std::min(context, begin + model.max_batch()));
       for (int64_t row = 0; row < rows; row += kLogitRows) {
         const int64_t count = std::min(kLogitRows, rows - row);
-        score(runner.logits(row, count), vocab, count, target, protocol, pool, all);
+        const std::span targets(target, static_cast<size_t>(count));
+        add(runner.negative_log_likelihoods(row, targets, pool), targets, protocol, all);
         target += count;
       }
     }

@@ -1,9 +1,11 @@
 #include "lowbit/eval/windows.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "lowbit/base/check.h"
+#include "lowbit/eval/log_softmax.h"
 #include "lowbit/tokenizer/windows.h"
 
 namespace lowbit {
@@ -94,14 +96,47 @@ int64_t WindowRunner::run(const Windows& windows, int64_t index, int64_t begin, 
   return hidden_.rows;
 }
 
-const float* WindowRunner::logits(int64_t row, int64_t count) {
+Tensor WindowRunner::device_logits(int64_t row, int64_t count) {
   Tensor part = hidden_.first(row + count);
   part.data = static_cast<char*>(part.data) + row * part.cols * size_of(part.dtype);
   part.rows = count;
-  const Tensor logits = model_.logits(part);
+  return model_.logits(part);
+}
+
+const float* WindowRunner::logits(int64_t row, int64_t count) {
+  const Tensor logits = device_logits(row, count);
   host_.resize(static_cast<size_t>(logits.size()));
   model_.backend().copy_to_host(logits, host_);
   return host_.data();
+}
+
+std::vector<double> WindowRunner::negative_log_likelihoods(int64_t row,
+                                                           std::span<const int32_t> targets,
+                                                           ThreadPool& pool) {
+  const auto count = static_cast<int64_t>(targets.size());
+  const int64_t vocab = model_.config().vocab_size;
+  std::vector<double> values(targets.size());
+  const Tensor logits = device_logits(row, count);
+  std::vector<LogitQuery> queries(targets.size(), {.kind = LogitQuery::Kind::kToken});
+  for (size_t i = 0; i < targets.size(); ++i) queries[i].token = targets[i];
+  std::vector<LogitAnswer> answers(targets.size());
+  const bool answered =
+      model_.backend().answer(logits, queries, answers) &&
+      std::all_of(answers.begin(), answers.end(), [](const LogitAnswer& a) { return a.known; });
+  if (answered) {
+    for (size_t i = 0; i < targets.size(); ++i) {
+      const LogitAnswer& a = answers[i];
+      values[i] = std::log(a.total) + static_cast<double>(a.bound) - a.top.front().first;
+    }
+    return values;
+  }
+  host_.resize(static_cast<size_t>(logits.size()));
+  model_.backend().copy_to_host(logits, host_);
+  pool.parallel_for(count, [&](int64_t i, int) {
+    const std::span<const float> all(host_.data() + i * vocab, static_cast<size_t>(vocab));
+    values[static_cast<size_t>(i)] = negative_log_likelihood(all, targets[static_cast<size_t>(i)]);
+  });
+  return values;
 }
 
 }  // namespace lowbit

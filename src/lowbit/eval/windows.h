@@ -8,9 +8,11 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
+#include "lowbit/base/thread_pool.h"
 #include "lowbit/model/model.h"
 #include "lowbit/tokenizer/tokenizer.h"
 
@@ -65,8 +67,13 @@ class WindowRunner {
   // Logits [count][vocab_size] of those positions from the row-th on, in host memory; valid until
   // the next call.
   const float* logits(int64_t row, int64_t count);
+  // -log P(targets[i]) of as many positions as there are targets, from the row-th on.
+  std::vector<double> negative_log_likelihoods(int64_t row, std::span<const int32_t> targets,
+                                               ThreadPool& pool);
 
  private:
+  Tensor device_logits(int64_t row, int64_t count);
+
   Model& model_;
   KvCache cache_;
   std::vector<int32_t> block_table_;

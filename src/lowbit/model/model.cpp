@@ -109,7 +109,7 @@ Model::Model(const Checkpoint& checkpoint, Backend& backend, const ModelOptions&
       backend_(backend),
       context_(options.context > 0 ? options.context
                                    : std::min(config_.max_position_embeddings, kDefaultContext)),
-      max_batch_(std::min(options.max_batch, context_)) {
+      max_batch_(options.max_batch) {
   LOWBIT_CHECK(options.context >= 0 && context_ <= config_.max_position_embeddings, "context ",
                options.context, ": ", checkpoint.path(), " is made for 1 to ",
                config_.max_position_embeddings, " positions");

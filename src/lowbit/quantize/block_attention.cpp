@@ -84,6 +84,7 @@ BlockAttention::BlockAttention(ThreadPool& pool) : pool_(pool) {
   for (int i = 0; i < pool.size(); ++i) workers_.push_back(std::make_unique<Worker>());
 }
 BlockAttention::~BlockAttention() = default;
+BlockAttention::BlockAttention(BlockAttention&&) noexcept = default;
 
 void BlockAttention::forward(const AttentionBatch& batch, const float* q, const float* k,
                              const float* v, float* out) {

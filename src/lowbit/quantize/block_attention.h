@@ -23,6 +23,7 @@ class BlockAttention {
  public:
   explicit BlockAttention(ThreadPool& pool);
   ~BlockAttention();
+  BlockAttention(BlockAttention&& other) noexcept;
 
   void forward(const AttentionBatch& batch, const float* q, const float* k, const float* v,
                float* out);

@@ -18,6 +18,7 @@ namespace lowbit {
 
 struct DeviceBlock;    // device_blocks.h
 struct RoundingState;  // learned_rounding.h
+class Learning;        // learning.h
 
 // What a method wants to be given for each block. Each set costs 4 bytes times samples, tokens and
 // hidden size, and each path one forward pass of the model.
@@ -46,7 +47,8 @@ struct BlockJob {
   // and then no states and no weights here.
   DeviceBlock* device = nullptr;
   ThreadPool& pool;
-  uint64_t seed = 0;  // the same for this block in every run
+  const Learning& learning;  // where to fit weights
+  uint64_t seed = 0;         // the same for this block in every run
   // By BlockLinear: where a method that learns leaves its parameters, for a pass over the whole
   // model to go on from. Null if there will be none.
   std::array<RoundingState, kBlockLinears>* roundings = nullptr;

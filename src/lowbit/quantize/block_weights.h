@@ -24,21 +24,24 @@ constexpr LinearGroup group_of(int linear) {
                          : kDownInput;
 }
 
-struct BlockWeights {
+// Array: floats, on the host or on a device.
+template <typename Array>
+struct BasicBlockWeights {
   struct Linear {
     std::string name;  // "model.layers.0.self_attn.q_proj"
     int64_t rows = 0;
     int64_t cols = 0;
-    std::vector<float> weight;  // [rows][cols]
-    std::vector<float> bias;    // [rows] or empty
+    Array weight;  // [rows][cols]
+    Array bias;    // [rows] or empty
   };
   std::array<Linear, kBlockLinears> linears;
-  std::vector<float> input_norm, post_attention_norm;  // [hidden]
-  std::vector<float> q_norm, k_norm;                   // [head_dim] or empty
+  Array input_norm, post_attention_norm;  // [hidden]
+  Array q_norm, k_norm;                   // [head_dim] or empty
   AttentionShape attention;
   int64_t hidden = 0;
   int64_t intermediate = 0;
   float eps = 0;
 };
+using BlockWeights = BasicBlockWeights<std::vector<float>>;
 
 }  // namespace lowbit

@@ -91,6 +91,7 @@ CalibratedBlocks::CalibratedBlocks(const OutputJob& job, Output& output, WorkFol
       work_(work),
       data_(data),
       refines_(quantize_method(job.options.method).refines),
+      learning_(make_learning(job.device != nullptr ? "cpu" : job.options.backend, job.pool)),
       quantizer_(quantize_method(job.options.method).make_block(job.options.method_options)),
       needs_(quantizer_->needs()),
       samples_(static_cast<int64_t>(data.windows.size())),
@@ -123,13 +124,7 @@ std::unique_ptr<HiddenStates> CalibratedBlocks::make_states(const char* name) co
 }
 
 void CalibratedBlocks::run(BlockWeights weights, const HiddenStates& from, HiddenStates& to) {
-  DecoderBlock block(std::move(weights), rope_, job_.pool);
-  BlockTrace trace;
-  std::vector<float> output(static_cast<size_t>(tokens_ * job_.config.hidden_size));
-  for (int64_t s = 0; s < samples_; ++s) {
-    block.forward({1, tokens_}, from.sample(s), trace, output);
-    parallel_copy(job_.pool, output, to.sample(s));
-  }
+  learning_->forward(std::move(weights), rope_, from, to);
 }
 
 BlockSchemes CalibratedBlocks::schemes_of(const PlanUnit& unit, int64_t index) const {
@@ -190,6 +185,7 @@ Part CalibratedBlocks::write(const PlanUnit& unit, int64_t index, const Report& 
                .target = needs_.target ? target_.get() : nullptr,
                .output = needs_.output ? target_.get() : nullptr,
                .pool = job_.pool,
+               .learning = *learning_,
                .seed = job_.options.method_options.seed * 1'000'003 + static_cast<uint64_t>(index),
                .progress = report,
                .notice = [this](const std::string& message) { note(message); }};
@@ -204,9 +200,8 @@ Part CalibratedBlocks::write(const PlanUnit& unit, int64_t index, const Report& 
 
 void CalibratedBlocks::refine(const std::vector<PlanUnit>& drafts, const Report& report) {
   quantized_.reset();
-  refinement_ = std::make_unique<Refinement>(
-      RefinementJob{job_.checkpoint, job_.config, data_, *target_, rope_, job_.pool,
-                    job_.options.method_options.seed, report});
+  refinement_ = learning_->refinement({job_.checkpoint, job_.config, data_, *target_, rope_,
+                                       job_.pool, job_.options.method_options.seed, report});
   for (size_t index = 0; index < drafts.size(); ++index) {
     const PlanUnit& draft = drafts[index];
     const auto written = output_.open_part({*work_.find(draft.name), work_.part_path(draft.name)});

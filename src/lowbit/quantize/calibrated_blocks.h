@@ -12,6 +12,7 @@
 #include "lowbit/quantize/calibration.h"
 #include "lowbit/quantize/decoder_block.h"
 #include "lowbit/quantize/device_blocks.h"
+#include "lowbit/quantize/learning.h"
 #include "lowbit/quantize/output.h"
 #include "lowbit/quantize/refine.h"
 #include "lowbit/quantize/work_folder.h"
@@ -61,6 +62,7 @@ class CalibratedBlocks {
   WorkFolder& work_;
   const CalibrationData& data_;
   bool refines_;
+  std::unique_ptr<Learning> learning_;
   std::unique_ptr<BlockQuantizer> quantizer_;
   CalibrationNeeds needs_;
   int64_t samples_, tokens_;

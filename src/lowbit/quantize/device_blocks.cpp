@@ -21,6 +21,7 @@ DeviceBlocks::DeviceBlocks(QuantizeDevice& device, const Checkpoint& checkpoint,
       config_(config),
       data_(data),
       pool_(pool),
+      learning_(make_learning("cpu", pool)),
       samples_(static_cast<int64_t>(data.windows.size())),
       length_(static_cast<int64_t>(data.windows.front().size())),
       most_(std::clamp<int64_t>(kPassTokens / length_, 1, samples_)),
@@ -86,6 +87,7 @@ BlockResult DeviceBlocks::quantize(const BlockQuantizer& quantizer, int64_t inde
                .rope = nullptr,
                .device = &on_device,
                .pool = pool_,
+               .learning = *learning_,
                .progress = progress,
                .notice = notice};
   return quantizer.quantize(job);

@@ -8,6 +8,7 @@
 #include "lowbit/quantize/backend_block.h"
 #include "lowbit/quantize/block_quantizer.h"
 #include "lowbit/quantize/calibration.h"
+#include "lowbit/quantize/learning.h"
 #include "lowbit/quantize/quantize_device.h"
 #include "lowbit/quantize/refine.h"
 
@@ -46,7 +47,8 @@ class DeviceBlocks {
   const ModelConfig& config_;
   const CalibrationData& data_;
   ThreadPool& pool_;
-  int64_t samples_, length_, most_;  // most_: sequences of a pass
+  std::unique_ptr<Learning> learning_;  // on the host, for who asks
+  int64_t samples_, length_, most_;     // most_: sequences of a pass
   SequencePass pass_;
   std::vector<Tensor> states_;  // of each pass, what enters the next block
 };

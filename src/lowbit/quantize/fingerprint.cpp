@@ -73,7 +73,9 @@ Json fingerprint(const fs::path& model, const QuantizeOptions& options,
     result["options"]["method_options"] = method.describe(options.method_options);
   }
   if (!calibration.windows.empty()) {
-    result["calibration"] = {{"tokens", calibration.sha256}, {"isa", cpu::Gemm().isa()}};
+    result["calibration"] = {
+        {"tokens", calibration.sha256},
+        {"isa", options.backend == "cpu" ? cpu::Gemm().isa() : options.backend}};
     result["options"]["samples"] = calibration.windows.size();
     result["options"]["seqlen"] = options.calibration.seqlen;
     result["options"]["seed"] = options.method_options.seed;

@@ -122,18 +122,28 @@ void check_mixing(const QuantizeOptions& options) {
                "--method ", options.method, ": goals cannot be negative");
 }
 
-// Where methods compute.
-void check_backend(const QuantizeOptions& options, const FormatName& format) {
-  if (options.backend == "cpu") return;
+// Whether a QuantizeDevice computes what the method asks for; other methods that calibrate may
+// learn elsewhere too (learning.h).
+bool on_device(const QuantizeOptions& options) {
+  const QuantizeMethod& method = rounding_method(options);
+  const std::string format = parse_format(options.format).name;
+  const bool rounds_by_itself = format == "gguf" || format == "safetensors";
+  return options.backend != "cpu" && method.on_device && (method.calibrates() || !rounds_by_itself);
+}
+
+void check_backend(const QuantizeOptions& options) {
+  if (options.backend == "cpu" || on_device(options) || rounding_method(options).calibrates()) {
+    return;
+  }
   std::string names;
   for (const QuantizeMethod& method : quantize_methods()) {
-    if (method.on_device) names += concat(names.empty() ? "" : ", ", method.name);
+    if (method.on_device || method.calibrates()) {
+      names += concat(names.empty() ? "" : ", ", method.name);
+    }
   }
-  LOWBIT_CHECK(quantize_method(options.method).on_device, "--method ", options.method,
-               " computes on the host only; with --backend ", options.backend, " there are ",
-               names);
-  LOWBIT_CHECK(format.name != "gguf" && format.name != "safetensors", "--format ", format.name,
-               " is made on the host only; leave --backend ", options.backend, " out");
+  fail(ErrorKind::kInvalidArgument, "--method ", options.method, " with --format ", options.format,
+       " computes on the host only: leave --backend ", options.backend, " out. On it there are ",
+       names, "; but rtn and hqq not for GGUF");
 }
 
 // Everything decided: what the output, the fingerprint and the model card see.
@@ -178,7 +188,7 @@ QuantizeOptions resolve(QuantizeOptions options) {
     options.group_size = scheme.group_size > 0 ? scheme.group_size : -1;
     options.symmetric = scheme.zero == Zero::kNone;
   }
-  check_backend(options, format);
+  check_backend(options);
   if (method.mixes) check_mixing(options);
   if (rounding_method(options).refines) {
     RefineOptions& refine = options.method_options.refine;
@@ -343,8 +353,8 @@ QuantizeSummary run(const std::string& model, const fs::path& out, const Quantiz
   const bool mixes = quantize_method(options.method).mixes;
   QuantizeOptions rounding = options;
   rounding.method = rounding_method(options).name;
-  const std::unique_ptr<QuantizeDevice> device =
-      make_quantize_device(options.backend, options.threads);
+  std::unique_ptr<QuantizeDevice> device;
+  if (on_device(options)) device = make_quantize_device(options.backend, options.threads);
   const OutputJob job{*checkpoint, config, plan, rounding, pool, device.get()};
   if (mixes) check_mix(config, plan, options);
   std::unique_ptr<Output> output = make_output(job, out);

@@ -10,17 +10,13 @@
 #include <functional>
 #include <memory>
 #include <string>
-#include <vector>
 
 #include "lowbit/checkpoint/checkpoint.h"
 #include "lowbit/model/config.h"
 #include "lowbit/quantize/block_quantizer.h"
 #include "lowbit/quantize/calibration.h"
-#include "lowbit/quantize/decoder_block.h"
-#include "lowbit/quantize/divergence_loss.h"
 #include "lowbit/quantize/learned_rounding.h"
 #include "lowbit/quantize/method_options.h"
-#include "lowbit/quantize/sample_order.h"
 
 namespace lowbit {
 
@@ -41,35 +37,16 @@ struct RefinementJob {
 
 class Refinement {
  public:
-  explicit Refinement(const RefinementJob& job);
-  ~Refinement();
+  virtual ~Refinement() = default;
 
   // Blocks in order, before run(): their original weights, and where learning stood. Linears whose
   // scheme is dense stay as they are.
-  void add_block(BlockWeights original, const BlockSchemes& schemes, BlockRoundings roundings);
-  void run(const RefineOptions& options);
+  virtual void add_block(BlockWeights original, const BlockSchemes& schemes,
+                         BlockRoundings roundings) = 0;
+  virtual void run(const RefineOptions& options) = 0;
 
-  const BlockWeights& original(int64_t index) const;
-  BlockResult result(int64_t index) const;
-
- private:
-  struct Block;
-  double step(const AdamStep& step);
-  void start(std::span<const int64_t> samples);
-  void dequantize(Block& block);
-  void backward(Block& block, const std::vector<float>& x, const AdamStep& step);
-
-  RefinementJob job_;
-  LinearWeight embedding_;
-  DivergenceLoss loss_;
-  SampleOrder order_;
-  std::vector<std::unique_ptr<Block>> blocks_;
-  std::unique_ptr<DecoderBlock> decoder_;  // with the weights of one block after another
-  SequenceBatch batch_;
-  BlockTrace trace_;
-  BlockGradients gradients_;
-  std::vector<std::vector<float>> states_;  // entering each block, and leaving the last
-  std::vector<float> target_, slopes_, earlier_slopes_, output_;
+  virtual const BlockWeights& original(int64_t index) const = 0;
+  virtual BlockResult result(int64_t index) const = 0;
 };
 
 // Steps and rates that suit some number of bits, where options leave them open (0).

@@ -115,8 +115,8 @@ class Backend {
   // RMSNorm over each head of q and of k, in place, before rotation (Qwen3).
   virtual void qk_norm(Tensor& qkv, const AttentionShape& shape, const Tensor& q_weight,
                        const Tensor& k_weight, float eps) = 0;
-  // Rotates q in place, and k into the cache with v. cos, sin: [max positions][head_dim / 2], pairs
-  // are (i, i + head_dim / 2).
+  // Rotates q in place (and mixes it as the cache's keys are), and k into the cache with v. cos,
+  // sin: [max positions][head_dim / 2], pairs are (i, i + head_dim / 2).
   virtual void rope_and_store(Tensor& qkv, const AttentionShape& shape, const Tensor& cos,
                               const Tensor& sin, KvCache& cache, int64_t layer) = 0;
   // Causal attention of the batch's queries over the cache. out: [tokens][q_cols]

@@ -5,6 +5,8 @@
 
 #include "lowbit/base/check.h"
 #include "lowbit/base/limits.h"
+#include "lowbit/runtime/kv_codes.h"
+#include "lowbit/tensor/input_codes.h"
 
 namespace lowbit {
 
@@ -36,7 +38,7 @@ void HostBackend::check_cache_spec(const KvCacheSpec& spec,
 }
 
 KvCache HostBackend::make_kv_cache(const KvCacheSpec& spec) {
-  check_cache_spec(spec, {DType::kF16, DType::kF32, DType::kI8});
+  check_cache_spec(spec, {DType::kF16, DType::kF32, DType::kE4M3, DType::kI8, DType::kI4});
   return KvCache{spec, allocate_host(spec.pages(), spec.page_bytes(), DType::kU8)};
 }
 
@@ -52,6 +54,32 @@ void HostBackend::copy_block(KvCache& cache, int64_t from, int64_t to) {
   for (int64_t plane = 0; plane < 2 * cache.spec.layers; ++plane) {
     char* blocks = data + plane * cache.spec.blocks * bytes;
     std::memcpy(blocks + to * bytes, blocks + from * bytes, static_cast<size_t>(bytes));
+  }
+}
+
+void store_kv(const KvCacheSpec& spec, const float* x, int64_t token, uint8_t* page) {
+  const int64_t dim = spec.head_dim;
+  uint8_t* row = page + token * spec.row_bytes();
+  uint8_t* scales = page + kBlockTokens * spec.row_bytes();
+  if (spec.dtype == DType::kF32) {
+    std::copy_n(x, dim, reinterpret_cast<float*>(row));
+  } else if (spec.dtype == DType::kF16) {
+    std::transform(x, x + dim, reinterpret_cast<uint16_t*>(row), f32_to_f16);
+  } else if (spec.dtype == DType::kE4M3) {
+    reinterpret_cast<uint16_t*>(scales)[token] = round_to_e4m3(x, dim, row);
+  } else if (spec.dtype == DType::kI8) {
+    reinterpret_cast<float*>(scales)[token] =
+        round_inputs(x, dim, 8, reinterpret_cast<int8_t*>(row));
+  } else {
+    for (int64_t i = 0; i < dim; i += kKvGroup) {
+      uint8_t codes[kKvGroup] = {};
+      const int64_t count = std::min(kKvGroup, dim - i);
+      reinterpret_cast<KvAffine*>(scales)[i / kKvGroup * kBlockTokens + token] =
+          round_to_4_bits(x + i, count, codes);
+      for (int64_t k = 0; k < count; k += 2) {
+        row[(i + k) / 2] = static_cast<uint8_t>(codes[k] | codes[k + 1] << 4);
+      }
+    }
   }
 }
 

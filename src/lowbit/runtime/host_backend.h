@@ -69,6 +69,7 @@ class HostBackend : public Backend {
   // For make_linear and description(): which widths schemes ask for, and ", but inputs of 4 and 8
   // bits a token ..." or that they are not rounded so; empty if no scheme asks.
   void note_input_bits(const std::vector<LinearWeight>& parts);
+  void forget_input_bits() { input_bits_.clear(); }
   std::string input_note(bool rounded) const;
 
   std::shared_ptr<ThreadPool> pool_;
@@ -81,6 +82,9 @@ class HostBackend : public Backend {
 
 // Throws kInvalidArgument unless `from` and `to` are two blocks of the cache.
 void check_block_copy(const KvCacheSpec& spec, int64_t from, int64_t to);
+
+// Writes a token's key or value to a page of a cache of host memory. x: [head_dim]
+void store_kv(const KvCacheSpec& spec, const float* x, int64_t token, uint8_t* page);
 
 // Shared by every host Linear. Throws kInvalidArgument.
 void check_linear_operands(const Linear& linear, const Tensor& x, const Tensor& y);

@@ -7,8 +7,10 @@
 
 namespace lowbit {
 
-enum class DType : uint8_t { kF32, kF16, kBF16, kI8, kU8, kI32, kI64 };
+// kI4: two to a byte, only in caches of keys and values.
+enum class DType : uint8_t { kF32, kF16, kBF16, kI8, kU8, kI32, kI64, kE4M3, kI4 };
 
+// Bytes; 0: less than one.
 constexpr int64_t size_of(DType type) {
   switch (type) {
     case DType::kF32:
@@ -19,9 +21,12 @@ constexpr int64_t size_of(DType type) {
       return 2;
     case DType::kI8:
     case DType::kU8:
+    case DType::kE4M3:
       return 1;
     case DType::kI64:
       return 8;
+    case DType::kI4:
+      return 0;
   }
   return 0;
 }
@@ -42,6 +47,10 @@ constexpr const char* name_of(DType type) {
       return "I32";
     case DType::kI64:
       return "I64";
+    case DType::kE4M3:
+      return "F8_E4M3";
+    case DType::kI4:
+      return "I4";
   }
   return "?";
 }

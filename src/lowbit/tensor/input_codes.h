@@ -4,6 +4,10 @@
 
 #include <cmath>
 #include <cstdint>
+#include <vector>
+
+#include "lowbit/tensor/codebook.h"
+#include "lowbit/tensor/scheme.h"
 
 namespace lowbit {
 
@@ -39,6 +43,31 @@ inline float round_inputs(const float* x, int64_t cols, int bits, int8_t* codes)
   }
   if (codable) return most / steps;
   return fault;  // 0, or NaN
+}
+
+// The same with codes that are 8-bit floats (E4M3), of magnitude 448 at most: what fp8 kernels call
+// dynamic scales of tokens.
+inline float round_inputs_to_floats(const float* x, int64_t cols, float* codes) {
+  float most = 0, fault = 0;
+  for (int64_t k = 0; k < cols; ++k) {
+    most = most < std::fabs(x[k]) ? std::fabs(x[k]) : most;
+    fault += x[k] * 0.f;
+  }
+  const bool codable = fault == 0 && most > 1e-30f;
+  const float inverse = codable ? kE4M3Max / most : 0.f;
+  for (int64_t k = 0; k < cols; ++k) {
+    codes[k] = codable ? e4m3_to_f32(f32_to_e4m3(x[k] * inverse)) : 0.f;
+  }
+  return codable ? most / kE4M3Max : fault;
+}
+
+// Whichever the scheme asks for; integers as floats.
+inline float round_inputs(const QuantScheme& scheme, const float* x, int64_t cols, float* codes) {
+  if (scheme.code == Code::kE4M3) return round_inputs_to_floats(x, cols, codes);
+  std::vector<int8_t> integers(static_cast<size_t>(cols));
+  const float scale = round_inputs(x, cols, scheme.input_bits, integers.data());
+  for (int64_t k = 0; k < cols; ++k) codes[k] = integers[static_cast<size_t>(k)];
+  return scale;
 }
 
 }  // namespace lowbit

@@ -81,10 +81,10 @@ template <typename... Parts>
 
 bool is_possible(const QuantScheme& scheme) {
   if (scheme.group_size <= 0 || scheme.group_rows <= 0) return false;
-  const bool whole_inputs = scheme.input_bits == 0;
-  if (!whole_inputs &&
-      (scheme.code != Code::kInt || scheme.input_bits < 2 || scheme.input_bits > 8))
-    return false;
+  if (scheme.input_bits != 0) {
+    const int least = scheme.code == Code::kInt ? 2 : scheme.code == Code::kE4M3 ? 8 : 9;
+    if (scheme.input_bits < least || scheme.input_bits > 8) return false;
+  }
   if (scheme.code == Code::kInt) return scheme.bits >= 1 && scheme.bits <= 8;
   return scheme.zero == Zero::kNone && scheme.bits == (scheme.code == Code::kE4M3 ? 8 : 4);
 }

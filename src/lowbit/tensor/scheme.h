@@ -45,8 +45,8 @@ struct QuantScheme {
   int64_t group_size = 0;  // columns that share a scale; 0 for dense; cols for one per row
   Zero zero = Zero::kNone;
   ScaleForm scale_form = ScaleForm::kFloat;
-  // Inputs are rounded to integers of so many bits, token by token (tensor/input_codes.h), before
-  // they are multiplied: W8A8, W4A8, W4A4. 0: they are not. kInt only.
+  // Inputs are rounded, token by token (tensor/input_codes.h), before they are multiplied: to whole
+  // numbers of so many bits (kInt: W8A8, W4A8, W4A4) or 8-bit floats (kE4M3: 8). 0: they are not.
   int input_bits = 0;
 
   constexpr bool dense() const {

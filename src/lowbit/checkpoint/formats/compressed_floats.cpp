@@ -160,29 +160,32 @@ QTensor read_nvfp4(const TensorSource& source, const std::string& module) {
 }
 
 // "input_activations" of a config group as QuantScheme::input_bits: 0 but for symmetric integers of
-// 4 or 8 bits with a scale found for each token.
-int input_bits_of(const Json& group) {
+// 4 or 8 bits, or floats of 8, as the weights are, with a scale found for each token.
+int input_bits_of(const Json& group, const std::string& type) {
   const auto inputs = group.find("input_activations");
   if (inputs == group.end() || !inputs->is_object()) return 0;
   const auto dynamic = inputs->find("dynamic");
-  const bool known = json_string(*inputs, "type", "int", kConfig) == "int" &&
+  const bool known = json_string(*inputs, "type", "int", kConfig) == type &&
                      json_string(*inputs, "strategy", "", kConfig) == "token" &&
                      json_bool(*inputs, "symmetric", true, kConfig) && dynamic != inputs->end() &&
                      *dynamic == true;
   const int64_t bits = json_int(*inputs, "num_bits", 8, kConfig);
-  return known && (bits == 4 || bits == 8) ? static_cast<int>(bits) : 0;
+  return known && (bits == 8 || (bits == 4 && type == "int")) ? static_cast<int>(bits) : 0;
 }
 
-// How the inputs of an integer weight are rounded: as all config groups of its width say. Groups
+// How the inputs of a weight are rounded: as all config groups of its type and width say. Groups
 // that contradict each other leave them as they are, since modules are not matched to groups.
-int input_bits_for(const Json& config, int bits) {
+int input_bits_for(const Json& config, const QuantScheme& scheme) {
+  const std::string type = scheme.code == Code::kInt ? "int" : "float";
   int found = -1;
   const auto groups = config.find("config_groups");
   if (groups == config.end() || !groups->is_object()) return 0;
   for (const Json& group : *groups) {
     if (!group.is_object() || !group.contains("weights") || !group["weights"].is_object()) continue;
-    if (json_int(group["weights"], "num_bits", 8, kConfig) != bits) continue;
-    const int stated = input_bits_of(group);
+    const Json& weights = group["weights"];
+    if (json_int(weights, "num_bits", 8, kConfig) != scheme.bits) continue;
+    if (json_string(weights, "type", "int", kConfig) != type) continue;
+    const int stated = input_bits_of(group, type);
     if (found >= 0 && stated != found) return 0;
     found = stated;
   }
@@ -209,8 +212,9 @@ QTensor read_kind(Kind kind, const TensorSource& source, const Json& config,
 }
 
 QTensor with_inputs(QTensor weight, const Json& config) {
-  if (weight.scheme.code == Code::kInt) {
-    weight.scheme.input_bits = input_bits_for(config, weight.scheme.bits);
+  const Code code = weight.scheme.code;
+  if (code == Code::kInt || code == Code::kE4M3) {
+    weight.scheme.input_bits = input_bits_for(config, weight.scheme);
   }
   return weight;
 }
@@ -326,8 +330,9 @@ FloatConfig float_config(const QuantScheme& scheme) {
 Json write_config(const QuantScheme& scheme, const std::vector<std::string>& skipped) {
   Json config = kCompressedTensorsFormat.quantization_config(scheme, skipped);
   if (scheme.input_bits != 0) {
+    const char* type = scheme.code == Code::kE4M3 ? "float" : "int";
     config["config_groups"]["group_0"]["input_activations"] = {{"num_bits", scheme.input_bits},
-                                                               {"type", "int"},
+                                                               {"type", type},
                                                                {"symmetric", true},
                                                                {"strategy", "token"},
                                                                {"group_size", nullptr},

@@ -49,15 +49,15 @@ std::vector<float> dequantized(const QTensor& weight, ThreadPool* pool) {
 
 }  // namespace
 
-DeviceArray<float> upload_weight(const LinearJob& job, Transfers& transfers) {
+DeviceBuffer<float> upload_weight(const LinearJob& job, Transfers& transfers) {
   const int64_t count = job.rows * job.cols;
   const cudaStream_t stream = transfers.stream();
-  DeviceArray<float> values(count, "a weight in fp32", stream);
+  DeviceBuffer<float> values(count, "a weight in fp32", stream);
   const auto bytes = static_cast<size_t>(count) * sizeof(float);
   if (job.stored == nullptr) {
     transfers.upload(job.weight.data(), values.get(), bytes, job.pool);
   } else if (is_half(*job.stored)) {
-    DeviceArray<uint16_t> halves(count, "a weight in 16 bits", stream);
+    DeviceBuffer<uint16_t> halves(count, "a weight in 16 bits", stream);
     transfers.upload(job.stored->codes.data, halves.get(), bytes / 2, job.pool);
     launch_widen(halves.get(), job.stored->scheme.code == Code::kBF16, count, values.get(), stream);
   } else {
@@ -129,7 +129,7 @@ void ResultBuffers::check_faults() const {
 
 QTensor ResultBuffers::take() {
   const int64_t bytes = weight_.rows * weight_.row_bytes();
-  DeviceArray<uint8_t> packed(bytes, "packed codes", transfers_.stream());
+  DeviceBuffer<uint8_t> packed(bytes, "packed codes", transfers_.stream());
   launch_pack_codes(codes_.get(), weight_.rows, weight_.cols, weight_.scheme.bits, packed.get(),
                     transfers_.stream());
   check_faults();

@@ -22,10 +22,10 @@ std::shared_ptr<void> allocate_on(cudaStream_t stream, size_t bytes, const char*
 void keep_freed_memory();
 
 template <typename T>
-class DeviceArray {
+class DeviceBuffer {
  public:
-  DeviceArray() = default;
-  DeviceArray(int64_t count, const char* what, cudaStream_t stream)
+  DeviceBuffer() = default;
+  DeviceBuffer(int64_t count, const char* what, cudaStream_t stream)
       : memory_(allocate_on(stream, static_cast<size_t>(count) * sizeof(T), what)),
         count_(count),
         stream_(stream) {}
@@ -57,7 +57,7 @@ class DeviceArray {
 };
 
 // A job's weight in fp32: what is stored in 16 bits travels so.
-DeviceArray<float> upload_weight(const LinearJob& job, Transfers& transfers);
+DeviceBuffer<float> upload_weight(const LinearJob& job, Transfers& transfers);
 
 // Throws kInvalidArgument unless job and scheme fit a method that makes integer codes of
 // `fewest_bits` to 8 bits.
@@ -85,9 +85,9 @@ class ResultBuffers {
   const LinearJob& job_;
   Transfers& transfers_;
   QTensor weight_;
-  DeviceArray<float> scales_, offsets_;
-  DeviceArray<uint8_t> zeros_, codes_;  // a byte for each
-  DeviceArray<Faults> faults_;
+  DeviceBuffer<float> scales_, offsets_;
+  DeviceBuffer<uint8_t> zeros_, codes_;  // a byte for each
+  DeviceBuffer<Faults> faults_;
 };
 
 }  // namespace lowbit::cuda

@@ -55,11 +55,11 @@ class CudaGptq final : public GptqDevice {
     check_integers("gptq", 2, false, job, scheme);
     LOWBIT_CHECK(job.cols == cols_ && factor_.count() > 0, job.name, ": no factor of ", job.cols,
                  " columns was made");
-    DeviceArray<float> weight = upload_weight(job, transfers_);
+    DeviceBuffer<float> weight = upload_weight(job, transfers_);
     ResultBuffers result(job, scheme, transfers_);
     result.check_finite(weight.get());
     zero_dead(weight.get(), job.rows);
-    DeviceArray<float> permuted(job.rows * cols_, "a weight in order", stream_);
+    DeviceBuffer<float> permuted(job.rows * cols_, "a weight in order", stream_);
     launch_permute(weight.get(), job.rows, cols_, order_.get(), permuted.get(), stream_);
 
     const int64_t groups = cols_ / scheme.group_size;
@@ -72,7 +72,7 @@ class CudaGptq final : public GptqDevice {
                        result.grids(), stream_);
     }
     weight = {};
-    DeviceArray<float> errors(job.rows * kGptqSteps, "errors", stream_);
+    DeviceBuffer<float> errors(job.rows * kGptqSteps, "errors", stream_);
     const GptqRound round{.permuted = permuted.get(),
                           .errors = errors.get(),
                           .factor = factor_.get(),
@@ -101,9 +101,9 @@ class CudaGptq final : public GptqDevice {
       order_.upload(order);
     }
     const int64_t size = (cols_ + kPanel - 1) / kPanel * kPanel;
-    DeviceArray<double> matrix(size * size, "a Hessian's factor", stream_);
-    DeviceArray<double> panel(kPanel * kPanel, "a panel", stream_);
-    DeviceArray<int> failed(1, "a flag", stream_);
+    DeviceBuffer<double> matrix(size * size, "a Hessian's factor", stream_);
+    DeviceBuffer<double> panel(kPanel * kPanel, "a panel", stream_);
+    DeviceBuffer<int> failed(1, "a flag", stream_);
     failed.zero();
     launch_arrange(hessian_.get(), cols_, cols_, order_.get(), damping, matrix.get(), size,
                    stream_);
@@ -128,7 +128,7 @@ class CudaGptq final : public GptqDevice {
     }
     if (std::find(columns_.dead.begin(), columns_.dead.end(), true) == columns_.dead.end()) return;
     std::vector<uint8_t> dead(columns_.dead.begin(), columns_.dead.end());
-    DeviceArray<uint8_t> flags(cols_, "dead columns", stream_);
+    DeviceBuffer<uint8_t> flags(cols_, "dead columns", stream_);
     flags.upload(dead);
     launch_zero_columns(weight, rows, cols_, flags.get(), stream_);
   }
@@ -156,12 +156,12 @@ class CudaGptq final : public GptqDevice {
   int64_t cols_;
   Transfers& transfers_;
   cudaStream_t stream_;
-  DeviceArray<double> hessian_;  // [cols][cols], its lower half
-  DeviceArray<uint16_t> halves_;
-  DeviceArray<int> exponents_;
+  DeviceBuffer<double> hessian_;  // [cols][cols], its lower half
+  DeviceBuffer<uint16_t> halves_;
+  DeviceBuffer<int> exponents_;
   GptqFactor columns_;  // without the factor itself, which is on the device
-  DeviceArray<float> factor_, sizes_, step_sizes_;
-  DeviceArray<int32_t> order_;
+  DeviceBuffer<float> factor_, sizes_, step_sizes_;
+  DeviceBuffer<int32_t> order_;
 };
 
 }  // namespace

@@ -25,7 +25,7 @@ class CudaQuantizeDevice final : public QuantizeDevice {
   QTensor rtn(const LinearJob& job, const QuantScheme& scheme, bool search) override {
     const QuantScheme exact = for_shape(scheme, job.rows, job.cols);
     check_integers("rtn", 2, false, job, exact);
-    const DeviceArray<float> weight = upload_weight(job, transfers_);
+    const DeviceBuffer<float> weight = upload_weight(job, transfers_);
     ResultBuffers result(job, exact, transfers_);
     result.check_finite(weight.get());
     const GroupsView view = result.view(weight.get());
@@ -41,14 +41,14 @@ class CudaQuantizeDevice final : public QuantizeDevice {
   QTensor hqq(const LinearJob& job, const QuantScheme& scheme) override {
     const QuantScheme exact = for_shape(scheme, job.rows, job.cols);
     check_integers("hqq", 1, true, job, exact);
-    const DeviceArray<float> weight = upload_weight(job, transfers_);
+    const DeviceBuffer<float> weight = upload_weight(job, transfers_);
     ResultBuffers result(job, exact, transfers_);
     result.check_finite(weight.get());
     const GroupsView view = result.view(weight.get());
     const int64_t groups = view.count();
-    DeviceArray<float> magnitudes(groups, "errors of groups", stream_);
-    DeviceArray<double> sums(job.rows + 1, "errors of rows", stream_);
-    DeviceArray<int> stopped(1, "a flag", stream_);
+    DeviceBuffer<float> magnitudes(groups, "errors of groups", stream_);
+    DeviceBuffer<double> sums(job.rows + 1, "errors of rows", stream_);
+    DeviceBuffer<int> stopped(1, "a flag", stream_);
     const HqqState state{result.grids().scales, result.offsets(), magnitudes.get(), sums.get(),
                          sums.get() + job.rows, stopped.get()};
     launch_hqq_start(view, exact.bits, state, stream_);

@@ -36,8 +36,9 @@ struct AmxScratch {
   float* sum;        // [rows]
   float* keys;       // [keys / 16][q_steps] pairs: [key][column]
   float* values;     // [columns][keys / 32] pairs: [column][key]
-  float* scores[2];  // [keys][row]: of two tiles of rows
-  float* weights;    // [keys / 32] pairs: [key / 2][row][2]
+  // Of two tiles of rows:
+  float* scores[2];   // [keys][row]
+  float* weights[2];  // [keys / 32] pairs: [key / 2][row][2]
 
   AmxScratch(float* at, int64_t rows, int64_t head_dim)
       : q_steps(tiles_of(head_dim, 2 * kTile)), columns(tiles_of(head_dim, kTile)) {
@@ -55,13 +56,14 @@ struct AmxScratch {
     values = take(columns * 2 * kPair);
     scores[0] = take(kKeys * kTile);
     scores[1] = take(kKeys * kTile);
-    weights = take(2 * kPair);
+    weights[0] = take(2 * kPair);
+    weights[1] = take(2 * kPair);
   }
   static int64_t size(int64_t rows, int64_t head_dim) {
     const int64_t tiles = tiles_of(rows, kTile), steps = tiles_of(head_dim, 2 * kTile);
     const int64_t columns = tiles_of(head_dim, kTile);
     return tiles * (steps * kPair + columns * kTileFloats + 2 * kTile) +
-           kKeys / kTile * steps * kPair + columns * 2 * kPair + 2 * kKeys * kTile + 2 * kPair;
+           kKeys / kTile * steps * kPair + columns * 2 * kPair + 2 * kKeys * kTile + 4 * kPair;
   }
 };
 
@@ -185,44 +187,101 @@ void load_value_tiles(const AttentionTask& task, int64_t block, Range keys,
   }
 }
 
-// C += A * B for pairs of high and low parts: tiles 4 and 5 hold A, 6 and 7 B already.
-template <typename Tiles, int C>
-inline void multiply_pairs() {
-  Tiles::template dot<C, 5, 6>();
-  Tiles::template dot<C, 4, 7>();
-  Tiles::template dot<C, 4, 6>();
-}
+// The next four functions are a unit of work for the tiles each: 12 products, which take turns at four
+// sums, because a product waits long for the one before it in the same sum.
 
-template <typename Tiles, int C>
-inline void score_step(const float* keys) {
-  Tiles::template load<4>(keys);
-  Tiles::template load<5>(keys + kTileFloats);
-  multiply_pairs<Tiles, C>();
-}
-
-// Scores of a tile of rows for all keys that have tiles.
-template <typename Tiles>
-void score_rows(const AmxScratch& scratch, int64_t tile, float* scores) {
-  const int64_t key_step = scratch.q_steps * kPair;
-  Tiles::template zero<0>();
-  Tiles::template zero<1>();
-  Tiles::template zero<2>();
-  Tiles::template zero<3>();
-  for (int64_t step = 0; step < scratch.q_steps; ++step) {
-    const float* q = scratch.q + (tile * scratch.q_steps + step) * kPair;
-    const float* keys = scratch.keys + step * kPair;
-    Tiles::template load<6>(q);
-    Tiles::template load<7>(q + kTileFloats);
-    score_step<Tiles, 0>(keys);
-    score_step<Tiles, 1>(keys + key_step);
-    score_step<Tiles, 2>(keys + 2 * key_step);
-    score_step<Tiles, 3>(keys + 3 * key_step);
+// C0 to C3 += a part of four tiles, `step` apart and `count` of them there, times tile B.
+template <typename Tiles, int B>
+inline void multiply_part(const float* from, int64_t step, int64_t count) {
+  Tiles::template load<4>(from);
+  Tiles::template dot<0, 4, B>();
+  if (count > 1) {
+    Tiles::template load<5>(from + step);
+    Tiles::template dot<1, 5, B>();
   }
+  if (count > 2) {
+    Tiles::template load<4>(from + 2 * step);
+    Tiles::template dot<2, 4, B>();
+  }
+  if (count > 3) {
+    Tiles::template load<5>(from + 3 * step);
+    Tiles::template dot<3, 5, B>();
+  }
+}
+
+// The same for pairs of high and low parts.
+template <typename Tiles>
+inline void multiply_pairs(const float* from, int64_t step, int64_t count, const float* by) {
+  Tiles::template load<6>(by);
+  Tiles::template load<7>(by + kTileFloats);
+  multiply_part<Tiles, 6>(from + kTileFloats, step, count);
+  multiply_part<Tiles, 7>(from, step, count);
+  multiply_part<Tiles, 6>(from, step, count);
+}
+
+// Scores of a tile of rows for all keys that have tiles: columns [32 step, 32 step + 32).
+template <typename Tiles>
+inline void score_rows(const AmxScratch& scratch, int64_t tile, int64_t step) {
+  if (step == 0) {
+    Tiles::template zero<0>();
+    Tiles::template zero<1>();
+    Tiles::template zero<2>();
+    Tiles::template zero<3>();
+  }
+  multiply_pairs<Tiles>(scratch.keys + step * kPair, scratch.q_steps * kPair, 4,
+                        scratch.q + (tile * scratch.q_steps + step) * kPair);
+  if (step + 1 < scratch.q_steps) return;
+  float* scores = scratch.scores[tile % 2];
   Tiles::template store<0>(scores);
   Tiles::template store<1>(scores + kTileFloats);
   Tiles::template store<2>(scores + 2 * kTileFloats);
   Tiles::template store<3>(scores + 3 * kTileFloats);
 }
+
+// out += values * weights for a tile of rows: columns from 64 * `group` on, keys
+// [32 step, 32 step + 32) of 32 * steps.
+template <typename Tiles>
+inline void mix_rows(const AmxScratch& scratch, int64_t tile, int64_t group, int64_t step,
+                     int64_t steps) {
+  const int64_t column = group * 4, count = scratch.columns - column;
+  float* to = scratch.out + (tile * scratch.columns + column) * kTileFloats;
+  if (step == 0) {
+    Tiles::template load<0>(to);
+    if (count > 1) Tiles::template load<1>(to + kTileFloats);
+    if (count > 2) Tiles::template load<2>(to + 2 * kTileFloats);
+    if (count > 3) Tiles::template load<3>(to + 3 * kTileFloats);
+  }
+  multiply_pairs<Tiles>(scratch.values + (column * 2 + step) * kPair, 2 * kPair, count,
+                        scratch.weights[tile % 2] + step * kPair);
+  if (step + 1 < steps) return;
+  Tiles::template store<0>(to);
+  if (count > 1) Tiles::template store<1>(to + kTileFloats);
+  if (count > 2) Tiles::template store<2>(to + 2 * kTileFloats);
+  if (count > 3) Tiles::template store<3>(to + 3 * kTileFloats);
+}
+
+// What the tiles do while a tile of rows is softened: outputs of the one before, scores of the next;
+// -1: none of these.
+template <typename Tiles>
+struct TileWork {
+  const AmxScratch& scratch;
+  int64_t mixed, scored;
+  int64_t steps;  // of the values
+  int64_t mixes = mixed < 0 ? 0 : tiles_of(scratch.columns, 4) * steps;
+  int64_t units = mixes + (scored < 0 ? 0 : scratch.q_steps);
+
+  // Part `part` of `parts`.
+  void run(int64_t part, int64_t parts) const {
+    for (int64_t unit = units * part / parts; unit < units * (part + 1) / parts; ++unit) {
+      if (unit < mixes) {
+        mix_rows<Tiles>(scratch, mixed, unit / steps, unit % steps, steps);
+      } else {
+        score_rows<Tiles>(scratch, scored, unit - mixes);
+      }
+    }
+    Tiles::fence();
+  }
+};
 
 // The keys of a block that each of 16 rows sees: [first, last). Rows that do not exist see what the
 // last one does.
@@ -275,18 +334,32 @@ inline typename V::Float largest_scores(const Sight& sight, int64_t keys, float*
   return max[0];
 }
 
-// Scores of a tile of rows to weights, keys in pairs; updates max and sum. Returns what earlier
-// blocks' sums are multiplied by. keys: a multiple of 32
+// What earlier blocks left of a tile of rows' output times `decay`.
 template <typename V>
-typename V::Float soften_rows(const AmxScratch& scratch, const Sight& sight, int64_t tile,
-                              int64_t keys, float* scores) {
+inline void decay_rows(const AmxScratch& scratch, int64_t tile, typename V::Float decay) {
+  if (V::all_one(decay)) return;
+  float* out = scratch.out + tile * scratch.columns * kTileFloats;
+  for (int64_t i = 0; i < scratch.columns * kTile; ++i) {
+    V::store_floats(out + i * kTile, V::multiply(V::load_floats(out + i * kTile), decay));
+  }
+}
+
+// Scores of a tile of rows to weights, keys in pairs; updates max, sum and out. `work` goes on
+// beside it. keys: a multiple of 32
+template <typename V, typename Work>
+void soften_rows(const AmxScratch& scratch, const Sight& sight, int64_t tile, int64_t keys,
+                 const Work& work) {
+  float *scores = scratch.scores[tile % 2], *weights = scratch.weights[tile % 2];
   const auto block_max = largest_scores<V>(sight, keys, scores);
   const auto old = V::load_floats(scratch.max + tile * kTile);
   const auto now = V::max(old, block_max);
   // Rows that have seen nothing yet: any number will do.
   const auto shift = V::finite_or_zero(now);
+  const auto decay = V::exp(V::subtract(old, shift));
+  decay_rows<V>(scratch, tile, decay);
   typename V::Float sums[4] = {V::float_zero(), V::float_zero(), V::float_zero(), V::float_zero()};
   for (int64_t pair = 0; pair < keys / 2; pair += 2) {
+    if (pair % (kTile / 2) == 0) work.run(pair / (kTile / 2), keys / kTile);
 #pragma GCC unroll 2
     for (int i = 0; i < 2; ++i) {
       const float* at = scores + (pair + i) * 2 * kTile;
@@ -296,58 +369,15 @@ typename V::Float soften_rows(const AmxScratch& scratch, const Sight& sight, int
       sums[2 * i + 1] = V::add(sums[2 * i + 1], odd);
       typename V::Int high, low;
       V::split_pairs(even, odd, high, low);
-      float* to = scratch.weights + (pair + i) / kTile * kPair + (pair + i) % kTile * kTile;
+      float* to = weights + (pair + i) / kTile * kPair + (pair + i) % kTile * kTile;
       V::store_ints(to, high);
       V::store_ints(to + kTileFloats, low);
     }
   }
-  const auto decay = V::exp(V::subtract(old, shift));
   const auto sum = V::add(V::add(sums[0], sums[1]), V::add(sums[2], sums[3]));
   V::store_floats(scratch.max + tile * kTile, now);
   V::store_floats(scratch.sum + tile * kTile,
                   V::multiply_add(V::load_floats(scratch.sum + tile * kTile), decay, sum));
-  return decay;
-}
-
-template <typename Tiles, int C>
-inline void mix_step(const AmxScratch& scratch, int64_t column, int64_t step) {
-  if (column >= scratch.columns) return;
-  const float* values = scratch.values + (column * 2 + step) * kPair;
-  Tiles::template load<4>(values);
-  Tiles::template load<5>(values + kTileFloats);
-  multiply_pairs<Tiles, C>();
-}
-
-// out = out * decay + values * weights for a tile of rows.
-template <typename V, typename Tiles>
-void mix_rows(const AmxScratch& scratch, int64_t tile, int64_t keys, typename V::Float decay) {
-  float* out = scratch.out + tile * scratch.columns * kTileFloats;
-  if (!V::all_one(decay)) {
-    for (int64_t i = 0; i < scratch.columns * kTile; ++i) {
-      V::store_floats(out + i * kTile, V::multiply(V::load_floats(out + i * kTile), decay));
-    }
-    Tiles::fence();
-  }
-  for (int64_t column = 0; column < scratch.columns; column += 4) {
-    float* to = out + column * kTileFloats;
-    const int64_t count = scratch.columns - column;
-    Tiles::template load<0>(to);
-    if (count > 1) Tiles::template load<1>(to + kTileFloats);
-    if (count > 2) Tiles::template load<2>(to + 2 * kTileFloats);
-    if (count > 3) Tiles::template load<3>(to + 3 * kTileFloats);
-    for (int64_t step = 0; step < keys / (2 * kTile); ++step) {
-      Tiles::template load<6>(scratch.weights + step * kPair);
-      Tiles::template load<7>(scratch.weights + step * kPair + kTileFloats);
-      mix_step<Tiles, 0>(scratch, column, step);
-      mix_step<Tiles, 1>(scratch, column + 1, step);
-      mix_step<Tiles, 2>(scratch, column + 2, step);
-      mix_step<Tiles, 3>(scratch, column + 3, step);
-    }
-    Tiles::template store<0>(to);
-    if (count > 1) Tiles::template store<1>(to + kTileFloats);
-    if (count > 2) Tiles::template store<2>(to + 2 * kTileFloats);
-    if (count > 3) Tiles::template store<3>(to + 3 * kTileFloats);
-  }
 }
 
 template <typename V>
@@ -371,24 +401,27 @@ void finish_rows(const AttentionTask& task, const AmxScratch& scratch) {
   }
 }
 
-// One block for all tiles of rows: a tile's scores are multiplied while those of the one before are
-// softened.
+// One block for all tiles of rows that see any of it.
 template <typename V, typename Tiles>
 void attend_block(const AttentionTask& task, const AmxScratch& scratch, int64_t block,
                   int64_t last) {
   const int64_t tiles = tiles_of(task.queries * task.heads, kTile);
-  const int64_t keys = tiles_of(last, 2 * kTile) * 2 * kTile;
+  const int64_t keys = tiles_of(last, 2 * kTile) * 2 * kTile, steps = keys / (2 * kTile);
   Tiles::fence();
-  score_rows<Tiles>(scratch, 0, scratch.scores[0]);
+  TileWork<Tiles>{scratch, -1, 0, steps}.run(0, 1);
+  int64_t mixed = -1;
   for (int64_t tile = 0; tile < tiles; ++tile) {
-    if (tile + 1 < tiles) score_rows<Tiles>(scratch, tile + 1, scratch.scores[(tile + 1) % 2]);
+    const TileWork<Tiles> work{scratch, mixed, tile + 1 < tiles ? tile + 1 : -1, steps};
     const Sight sight(task, tile, block);
-    if (!sight.any) continue;
-    Tiles::fence();
-    const auto decay = soften_rows<V>(scratch, sight, tile, keys, scratch.scores[tile % 2]);
-    Tiles::fence();
-    mix_rows<V, Tiles>(scratch, tile, keys, decay);
+    if (sight.any) {
+      soften_rows<V>(scratch, sight, tile, keys, work);
+      mixed = tile;
+    } else {
+      work.run(0, 1);
+      mixed = -1;
+    }
   }
+  TileWork<Tiles>{scratch, mixed, -1, steps}.run(0, 1);
 }
 
 // kWhole: head_dim is a multiple of 32.

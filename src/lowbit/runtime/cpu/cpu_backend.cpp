@@ -8,7 +8,7 @@
 #include "lowbit/runtime/cpu/isa.h"
 #include "lowbit/runtime/cpu/linear.h"
 #include "lowbit/runtime/host_backend.h"
-#include "lowbit/tensor/input_codes.h"
+#include "lowbit/runtime/kv_codes.h"
 
 namespace lowbit {
 
@@ -93,27 +93,18 @@ class CpuBackend : public HostBackend {
 };
 
 cpu::CacheType type_of(const KvCacheSpec& spec) {
-  return spec.dtype == DType::kF32   ? cpu::CacheType::kF32
-         : spec.dtype == DType::kF16 ? cpu::CacheType::kF16
-                                     : cpu::CacheType::kI8;
+  return spec.dtype == DType::kF32    ? cpu::CacheType::kF32
+         : spec.dtype == DType::kF16  ? cpu::CacheType::kF16
+         : spec.dtype == DType::kE4M3 ? cpu::CacheType::kE4M3
+         : spec.dtype == DType::kI4   ? cpu::CacheType::kI4
+                                      : cpu::CacheType::kI8;
 }
 
 // Writes one token's key or value to a page of the cache. x: [head_dim]
 void store(const Kernels& kernels, const KvCacheSpec& spec, const float* x, int64_t token,
            uint8_t* page) {
-  const int64_t dim = spec.head_dim;
-  switch (type_of(spec)) {
-    case cpu::CacheType::kF32:
-      std::copy_n(x, dim, reinterpret_cast<float*>(page) + token * dim);
-      return;
-    case cpu::CacheType::kF16:
-      kernels.store_f16(x, dim, reinterpret_cast<uint16_t*>(page) + token * dim);
-      return;
-    case cpu::CacheType::kI8:
-      reinterpret_cast<float*>(page + kBlockTokens * dim)[token] =
-          round_inputs(x, dim, 8, reinterpret_cast<int8_t*>(page) + token * dim);
-      return;
-  }
+  if (spec.dtype != DType::kF16) return store_kv(spec, x, token, page);
+  kernels.store_f16(x, spec.head_dim, reinterpret_cast<uint16_t*>(page) + token * spec.head_dim);
 }
 
 void CpuBackend::rope_and_store(Tensor& qkv, const AttentionShape& shape, const Tensor& cos,
@@ -127,6 +118,8 @@ void CpuBackend::rope_and_store(Tensor& qkv, const AttentionShape& shape, const 
     float* row = qkv.row(token);
     for (int64_t head = 0; head < shape.heads + shape.kv_heads; ++head) {
       kernels_.rotate(row + head * dim, cos.row(slot.position), sin.row(slot.position), dim / 2);
+      if (cache.spec.dtype == DType::kI4)
+        mix_dimensions(row + head * dim, dim, head >= shape.heads);
     }
     for (int64_t head = 0; head < shape.kv_heads; ++head) {
       const float* k = row + shape.q_cols() + head * dim;

@@ -12,9 +12,8 @@
 
 namespace lowbit::cpu {
 
-// Row-major, `stride` elements a row; and its transpose.
-inline MatrixView rows_of(const float* data, int64_t stride) { return {data, stride, 1}; }
-inline MatrixView transposed(const float* data, int64_t stride) { return {data, 1, stride}; }
+using lowbit::rows_of;
+using lowbit::transposed;
 
 // Products with buffers of their own: one object per thread that multiplies.
 class Gemm {

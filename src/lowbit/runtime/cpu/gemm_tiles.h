@@ -5,14 +5,9 @@
 
 #include <cstdint>
 
-namespace lowbit::cpu {
+#include "lowbit/runtime/matrix_view.h"
 
-// A matrix whose element [i][j] is data[i * row_stride + j * column_stride].
-struct MatrixView {
-  const float* data = nullptr;
-  int64_t row_stride = 0;
-  int64_t column_stride = 1;
-};
+namespace lowbit::cpu {
 
 using GemmTile = void (*)(int64_t k, const float* a, const float* b, float* c, int64_t c_stride,
                           bool accumulate);

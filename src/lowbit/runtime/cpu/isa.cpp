@@ -66,6 +66,7 @@ Kernels amx_kernels() {
   Kernels kernels = avx512_kernels();
   kernels.isa = "amx";
   kernels.linear_int8 = amx::linear_int8;
+  kernels.arrange_input = amx::arrange_input;
   if (detect_features().amx_bf16) {
     kernels.attention = amx::attention;
     kernels.attention_rows = 192;

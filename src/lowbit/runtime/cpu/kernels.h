@@ -90,6 +90,11 @@ struct QuantizedInput {
   int32_t start = 0;           // start_of() the matrix
   int64_t blocks = 0;
   int64_t sum_cols = kBlockCols;  // 32, or 16 for split blocks
+  // Copies for Kernels::arrange_input, by 16 tokens; those beyond have none.
+  int8_t* tile_codes = nullptr;     // [tokens / 16][blocks][16][32]
+  float* tile_scales = nullptr;     // [tokens / 16][blocks][16]
+  float* tile_sums = nullptr;       // [tokens / 16][blocks * 32 / sum_cols][16]
+  float* tile_code_sums = nullptr;  // the same
 };
 
 // What is added to all codes of a matrix before they are multiplied, if vpdpbusd does so: it takes
@@ -103,9 +108,8 @@ struct Range {
   int64_t last = 0;  // exclusive
 };
 
-// How a KV cache holds values. A page is [64][head_dim] of them, and of kI8 a float for each token
-// behind that they are multiplied by.
-enum class CacheType : uint8_t { kF32, kF16, kI8 };
+// How a KV cache holds values: kv_cache.h says how a page is laid out.
+enum class CacheType : uint8_t { kF32, kF16, kI8, kE4M3, kI4 };
 
 // Attention of some consecutive queries of one sequence, for the query heads of one KV head.
 struct AttentionTask {
@@ -156,6 +160,9 @@ struct Kernels {
   void (*rotate)(float* head, const float* cos, const float* sin, int64_t half);
   void (*silu_mul)(const float* gate, const float* up, int64_t count, float* out);
   void (*store_f16)(const float* x, int64_t count, uint16_t* out);
+
+  // Fills the tile_ arrays for tokens [16 tile, 16 tile + 16). Null: linear_int8 uses none.
+  void (*arrange_input)(int64_t tile, const QuantizedInput& x) = nullptr;
 };
 
 extern const Kernels kAvx2Kernels;  // the others are made of it and of kernels_avx512.h in isa.cpp

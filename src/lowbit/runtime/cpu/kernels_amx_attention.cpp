@@ -119,8 +119,8 @@ struct Bf16Tiles {
 
 namespace amx {
 
-// Who asks for keys and values in fp32 wants more than two bf16; those in int8 have scales, which
-// tiles do not.
+// Who asks for keys and values in fp32 wants more than two bf16; those of few bits have scales,
+// which tiles do not.
 void attention(const AttentionTask& task) {
   if (task.type != CacheType::kF16) return avx512::attention(task);
   attend_with_tiles<AmxLanes, Bf16Tiles>(task);

@@ -7,7 +7,7 @@
 namespace lowbit::cpu {
 namespace {
 
-// Tiles 0 to 3 hold products, 4 and 5 activations, 6 and 7 weights.
+// Tiles 0 and 1 hold products, 4 and 5 activations, 6 and 7 weights.
 struct AmxTiles {
   // `cols` columns are multiplied.
   static inline void configure(int cols) {
@@ -21,31 +21,33 @@ struct AmxTiles {
 
   static inline void release() { _tile_release(); }
 
-  // products = x * w for kCount tiles of 16 tokens and two vectors of weights, `weights_step` bytes
-  // apart.
-  template <int kCount>
-  static inline void multiply(const int8_t* x, int64_t stride, const uint8_t* weights,
-                              int64_t weights_step, Products& products) {
-    _tile_loadd(6, weights, 64);
-    _tile_loadd(7, weights + weights_step, 64);
-    _tile_loadd(4, x, stride);
-    _tile_zero(0);
-    _tile_dpbssd(0, 4, 6);
-    _tile_zero(1);
-    _tile_dpbssd(1, 4, 7);
-    if constexpr (kCount == 2) {
-      _tile_loadd(5, x + kTileTokens * stride, stride);
-      _tile_zero(2);
-      _tile_dpbssd(2, 5, 6);
-      _tile_zero(3);
-      _tile_dpbssd(3, 5, 7);
+  // The intrinsics of g++ 12 take literal numbers only.
+
+  // Columns of a tile of tokens.
+  template <int kTile>
+  static inline void load_inputs(const int8_t* from) {
+    if constexpr (kTile == 0) _tile_loadd(4, from, kBlockCols);
+    if constexpr (kTile == 1) _tile_loadd(5, from, kBlockCols);
+  }
+  template <int kTile>
+  static inline void load_weights(const uint8_t* from) {
+    if constexpr (kTile == 0) _tile_loadd(6, from, 64);
+    if constexpr (kTile == 1) _tile_loadd(7, from, 64);
+  }
+  template <int kTile>
+  static inline void multiply() {
+    if constexpr (kTile == 0) {
+      _tile_zero(0);
+      _tile_dpbssd(0, 4, 6);
+    } else {
+      _tile_zero(1);
+      _tile_dpbssd(1, 5, 7);
     }
-    _tile_stored(0, products[0][0], 64);
-    _tile_stored(1, products[0][1], 64);
-    if constexpr (kCount == 2) {
-      _tile_stored(2, products[1][0], 64);
-      _tile_stored(3, products[1][1], 64);
-    }
+  }
+  template <int kTile>
+  static inline void store(Products& products) {
+    if constexpr (kTile == 0) _tile_stored(0, products, 64);
+    if constexpr (kTile == 1) _tile_stored(1, products, 64);
     // g++ does not see that tile stores write memory.
     __asm__ volatile("" : : "r"(&products) : "memory");
   }
@@ -57,12 +59,17 @@ namespace amx {
 
 void linear_int8(const PackedMatrix& w, const QuantizedInput& x, Range tiles, Range tokens,
                  float* y, int64_t y_stride) {
-  const int64_t filled = tokens.first + (tokens.last - tokens.first) / kTileTokens * kTileTokens;
-  if (filled > tokens.first) {
-    amx_linear<Avx512, AmxTiles>(w, x, tiles, {tokens.first, filled}, y, y_stride);
+  const int64_t first = (tokens.first + kTileTokens - 1) / kTileTokens * kTileTokens;
+  const int64_t last = tokens.last / kTileTokens * kTileTokens;
+  if (x.tile_codes == nullptr || first >= last) {
+    return avx512::linear_int8(w, x, tiles, tokens, y, y_stride);
   }
-  avx512::linear_int8(w, x, tiles, {filled, tokens.last}, y, y_stride);
+  avx512::linear_int8(w, x, tiles, {tokens.first, first}, y, y_stride);
+  amx_linear<Avx512, AmxTiles>(w, x, tiles, {first, last}, y, y_stride);
+  avx512::linear_int8(w, x, tiles, {last, tokens.last}, y, y_stride);
 }
+
+void arrange_input(int64_t tile, const QuantizedInput& x) { arrange_tokens(tile, x); }
 
 }  // namespace amx
 }  // namespace lowbit::cpu

@@ -21,7 +21,7 @@ struct Avx2 {
   static inline Float multiply(Float a, Float b) { return _mm256_mul_ps(a, b); }
   static inline Float multiply_add(Float a, Float b, Float c) { return _mm256_fmadd_ps(a, b, c); }
   static inline Float max(Float a, Float b) { return _mm256_max_ps(a, b); }
-  static inline Float exp(Float v) { return exp8(v); }
+  static inline Float exp(Float v) { return exp_falling8(v); }
   static inline float max_lanes(Float v) { return lowbit::cpu::max_lanes(v); }
   static inline float sum_lanes(Float v) { return lowbit::cpu::sum_lanes(v); }
   static inline float first(Float v) { return _mm256_cvtss_f32(v); }

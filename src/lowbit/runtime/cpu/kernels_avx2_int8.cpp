@@ -429,16 +429,18 @@ Product product_for(const PackedMatrix& w) {
   __builtin_trap();  // these have no int8 kernel; the caller knows
 }
 
-// Square error of 32 values as multiples of 1 / inverse, in parts and in units of that.
+// Square error of 32 values as multiples of 1 / inverse, in parts and in units of that. Two sums
+// because kernels_avx512_input.cpp has them side by side.
 inline __m256 rounding_error(const __m256 (&v)[4], float inverse) {
-  __m256 error = _mm256_setzero_ps();
+  __m256 rest[4];
   for (int i = 0; i < 4; ++i) {
     const __m256 code = _mm256_mul_ps(v[i], _mm256_set1_ps(inverse));
-    const __m256 rest =
+    rest[i] =
         _mm256_sub_ps(code, _mm256_round_ps(code, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-    error = _mm256_fmadd_ps(rest, rest, error);
   }
-  return error;
+  const __m256 even = _mm256_fmadd_ps(rest[2], rest[2], _mm256_mul_ps(rest[0], rest[0]));
+  const __m256 odd = _mm256_fmadd_ps(rest[3], rest[3], _mm256_mul_ps(rest[1], rest[1]));
+  return _mm256_add_ps(even, odd);
 }
 
 // Codes of 32 values whose largest magnitude is `largest`; returns their scale. The rounding errors

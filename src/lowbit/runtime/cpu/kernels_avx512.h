@@ -27,6 +27,7 @@ namespace amx {
 // kernels_amx_int8.cpp
 void linear_int8(const PackedMatrix& w, const QuantizedInput& x, Range tiles, Range tokens,
                  float* y, int64_t y_stride);
+void arrange_input(int64_t tile, const QuantizedInput& x);
 // kernels_amx_attention.cpp; needs bf16
 void attention(const AttentionTask& task);
 int64_t attention_scratch(int64_t queries, int64_t heads, int64_t head_dim);

@@ -37,21 +37,17 @@ struct Lanes16 {
   static inline uint32_t below(int64_t count) {
     return count <= 0 ? 0u : count >= 16 ? 0xffffu : (1u << count) - 1;
   }
-  // As exp8 of simd_avx2.h.
+  // As exp_falling8 of simd_avx2.h.
   static inline Float exp(Float x) {
-    x = _mm512_max_ps(floats(-105.f), _mm512_min_ps(floats(89.f), x));
-    const Float n = _mm512_roundscale_ps(multiply(x, floats(1.44269504f)),
-                                         _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    Float r = _mm512_fnmadd_ps(n, floats(0.693359375f), x);
-    r = _mm512_fnmadd_ps(n, floats(-2.12194440e-4f), r);
-    Float p = floats(1.9875691500e-4f);
-    p = multiply_add(p, r, floats(1.3981999507e-3f));
-    p = multiply_add(p, r, floats(8.3334519073e-3f));
-    p = multiply_add(p, r, floats(4.1665795894e-2f));
-    p = multiply_add(p, r, floats(1.6666665459e-1f));
-    p = multiply_add(p, r, floats(5.0000001201e-1f));
-    p = add(multiply_add(p, multiply(r, r), r), floats(1.f));
-    return _mm512_scalef_ps(p, n);
+    const __mmask16 normal = _mm512_cmp_ps_mask(x, floats(kFallingEnd), _CMP_NLT_UQ);
+    x = multiply(x, floats(1.44269504f));
+    const Float n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const Float r = subtract(x, n);
+    Float p = floats(kFallingTerms[0]);
+#pragma GCC unroll 4
+    for (int i = 1; i < 5; ++i) p = multiply_add(p, r, floats(kFallingTerms[i]));
+    p = multiply_add(p, r, floats(1.f));
+    return _mm512_maskz_scalef_ps(normal, p, n);
   }
 };
 

@@ -11,8 +11,9 @@ namespace lowbit::cpu {
 
 namespace {
 
-constexpr int64_t kInt8Tokens = 96;  // of a work item: their codes stay in L2
+constexpr int64_t kInt8Tokens = 192;  // of a work item: their codes stay in L2
 constexpr int64_t kF32Tokens = 96;
+constexpr int64_t kTileTokens = 16;  // of Kernels::arrange_input
 constexpr int64_t kSerialWork = 1 << 14;  // multiply-adds not worth waking a thread
 
 // Memory for an input in the form a kernel wants.
@@ -58,6 +59,7 @@ class CpuLinear : public Linear {
       piece.first_row = rows_;
       piece.weight = layout.pack(fused, packer);
       if (environment_->scheme_inputs) piece.input_bits = fused[0].weight.scheme.input_bits;
+      piece.code = fused[0].weight.scheme.code;
       if (fused[0].weight.outliers) pack_outliers(fused, packer, piece);
       rows_ += piece.weight.matrix.rows;
       piece.label =
@@ -106,6 +108,7 @@ class CpuLinear : public Linear {
     PackedWeight weight;
     const char* label = nullptr;  // in traces
     int input_bits = 0;           // QuantScheme::input_bits, if they are to be heeded
+    Code code = Code::kF32;       // of the scheme: what inputs are rounded to
     // Columns whose inputs are multiplied apart, in f32: dense, [rows][columns].
     std::vector<int32_t> outlier_columns;
     PackedWeight outliers;
@@ -210,15 +213,14 @@ void CpuLinear::for_work(const Piece& piece, int64_t tokens, int64_t token_block
       piece.label);
 }
 
-// Calls body(token), in parallel if there are many.
+// Calls body(token), in parallel if there are many; a tile's tokens one after another.
 template <typename Body>
 void CpuLinear::for_tokens(int64_t tokens, const Body& body) const {
-  constexpr int64_t kChunk = 8;
-  environment_->pool->parallel_for((tokens + kChunk - 1) / kChunk,
+  environment_->pool->parallel_for((tokens + kTileTokens - 1) / kTileTokens,
                                    [&](int64_t index, int) {
-                                     for (int64_t i = index * kChunk;
-                                          i < std::min(tokens, (index + 1) * kChunk); ++i)
-                                       body(i);
+                                     const int64_t first = index * kTileTokens;
+                                     const int64_t last = std::min(tokens, first + kTileTokens);
+                                     for (int64_t i = first; i < last; ++i) body(i);
                                    },
                                    "quantize_input");
 }
@@ -239,23 +241,37 @@ void CpuLinear::pack_outliers(std::span<const LinearWeight> parts, Packer& packe
 CpuLinear::Room CpuLinear::reserve_room(const Piece& piece, int64_t tokens) const {
   const PackedMatrix& matrix = piece.weight.matrix;
   const auto outliers = static_cast<int64_t>(piece.outlier_columns.size());
+  const bool tiled = int8(piece) && environment_->kernels->arrange_input != nullptr;
+  const int64_t arranged = tiled ? tokens / kTileTokens * kTileTokens * matrix.blocks : 0;
   const int64_t cells = int8(piece) ? tokens * matrix.blocks : 0;
   const int64_t rows = piece.changes_inputs() ? tokens * cols_ : 0;
   const int64_t products = outliers > 0 ? tokens * matrix.rows : 0;
-  float* memory = reserve(*environment_,
-                          cells * (kBlockCols + 7 * 4) + (rows + tokens * outliers + products) * 4);
+  float* memory = reserve(*environment_, arranged * (kBlockCols + 5 * 4) +
+                                             cells * (kBlockCols + 7 * 4) +
+                                             (rows + tokens * outliers + products) * 4);
+  const auto take = [&](int64_t floats) {
+    float* part = memory;
+    memory += floats;
+    return part;
+  };
   Room room{};
   room.codes.blocks = matrix.blocks;
   room.codes.sum_cols = matrix.split_blocks ? kBlockCols / 2 : kBlockCols;
-  room.codes.codes = reinterpret_cast<int8_t*>(memory);
-  room.codes.scales = memory + cells * kBlockCols / 4;
-  room.codes.sums = room.codes.scales + cells;
-  room.codes.code_sums = room.codes.sums + 2 * cells;
-  room.codes.starts = reinterpret_cast<int32_t*>(room.codes.sums + 4 * cells);
   room.codes.start = start_of(matrix);
-  room.rows = room.codes.sums + 6 * cells;
-  room.outliers = room.rows + rows;
-  room.products = room.outliers + tokens * outliers;
+  if (arranged > 0) {  // first, so that tiles are aligned
+    room.codes.tile_codes = reinterpret_cast<int8_t*>(take(arranged * kBlockCols / 4));
+    room.codes.tile_scales = take(arranged);
+    room.codes.tile_sums = take(2 * arranged);
+    room.codes.tile_code_sums = take(2 * arranged);
+  }
+  room.codes.codes = reinterpret_cast<int8_t*>(take(cells * kBlockCols / 4));
+  room.codes.scales = take(cells);
+  room.codes.sums = take(2 * cells);
+  room.codes.code_sums = take(2 * cells);
+  room.codes.starts = reinterpret_cast<int32_t*>(take(2 * cells));
+  room.rows = take(rows);
+  room.outliers = take(tokens * outliers);
+  room.products = take(products);
   return room;
 }
 
@@ -305,6 +321,9 @@ void CpuLinear::forward_int8(const Piece& piece, const Tensor& x, const Room& ro
     } else {
       kernels.quantize_input(row, cols_, token, room.codes);
     }
+    if (room.codes.tile_codes != nullptr && token % kTileTokens == kTileTokens - 1) {
+      kernels.arrange_input(token / kTileTokens, room.codes);
+    }
   });
   for_work(piece, x.rows, kInt8Tokens, [&](Range tiles, Range tokens) {
     kernels.linear_int8(piece.weight.matrix, room.codes, tiles, tokens, y, rows_);
@@ -319,11 +338,12 @@ void CpuLinear::forward_f32(const Piece& piece, const Tensor& x, const Room& roo
     for_tokens(x.rows, [&](int64_t token) {
       const float* row = input_of(piece, x, token, room);
       if (piece.input_bits == 0) return;
-      std::vector<int8_t> codes(static_cast<size_t>(cols_));
-      const float scale = round_inputs(row, cols_, piece.input_bits, codes.data());
-      for (int64_t k = 0; k < cols_; ++k) {
-        room.rows[token * cols_ + k] = scale * static_cast<float>(codes[k]);
-      }
+      QuantScheme scheme;
+      scheme.code = piece.code;
+      scheme.input_bits = piece.input_bits;
+      std::vector<float> codes(static_cast<size_t>(cols_));
+      const float scale = round_inputs(scheme, row, cols_, codes.data());
+      for (int64_t k = 0; k < cols_; ++k) room.rows[token * cols_ + k] = scale * codes[k];
     });
   }
   for_work(piece, x.rows, kF32Tokens, [&](Range tiles, Range tokens) {

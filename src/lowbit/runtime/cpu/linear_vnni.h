@@ -113,7 +113,7 @@ inline typename V::Int load_addend(const PackedMatrix& w, int64_t at, int64_t ti
 
 constexpr int kVectors = 2;            // of rows, side by side in a panel
 constexpr int64_t kSlabBlocks = 24;    // 24 KiB of weights as bytes
-constexpr int64_t kMostTokens = 96;    // of one pass
+constexpr int64_t kMostTokens = 192;   // of one pass
 constexpr int64_t kAheadBytes = 4096;  // codes are asked for so early, as in kernels_avx2_int8.cpp
 
 // Rows of one pass: vector v begins at tile[v]; its last tile is `step[v]` tiles further on (0 if

@@ -10,6 +10,7 @@
 #include <algorithm>
 
 #include "lowbit/runtime/cuda/elementwise.cuh"
+#include "lowbit/runtime/cuda/kv_codes.cuh"
 #include "lowbit/runtime/cuda/launch.cuh"
 #include "lowbit/runtime/cuda/mma.cuh"
 
@@ -153,10 +154,22 @@ struct Task {
   __device__ int position(int row) const { return first_position + row / heads; }
 };
 
-// The element of the cache with which a page begins.
-__device__ int64_t place_of_page(const AttentionLaunch& a, const Task& task, int page) {
+// Which page of the layer's keys, or values, is the task's.
+__device__ int64_t page_of(const AttentionLaunch& a, const Task& task, int page) {
   const int64_t block = a.step.tables[task.table + page];
-  return (block * a.dims.kv_heads + task.kv_head) * kPage * task.dim;
+  return block * a.dims.kv_heads + task.kv_head;
+}
+
+// Widens the codes of a page of one head.
+__device__ void widen_page(const AttentionLaunch& a, const Task& task, int which, int64_t page,
+                           uint8_t* to, int stride) {
+  const auto* from = static_cast<const uint8_t*>(which == 0 ? a.cache.keys : a.cache.values) +
+                     page * page_bytes(a.cache.type, task.dim);
+  for (int i = static_cast<int>(threadIdx.x); i < kPage * task.dim; i += kThreads) {
+    const int key = i / task.dim, d = i % task.dim;
+    reinterpret_cast<float*>(to + key * stride)[d] =
+        value_of_code(a.cache.type, from, task.dim, which, key, d);
+  }
 }
 
 // Scores of a page, their softmax, and its weighted sum of values.
@@ -186,7 +199,14 @@ class Page {
 
   // Asks for the keys and values of a page.
   __device__ void fetch(int page) {
-    const int64_t at = place_of_page(a_, task_, page);
+    if (is_coded(a_.cache.type)) {
+      const int64_t index = page_of(a_, task_, page);
+      widen_page(a_, task_, 0, index, keys_, layout_.key_stride);
+      widen_page(a_, task_, 1, index, values_, layout_.value_stride());
+      copies_commit();
+      return copies_commit();
+    }
+    const int64_t at = page_of(a_, task_, page) * kPage * task_.dim;
     copy_page<kHalf>(static_cast<const Element*>(a_.cache.keys) + at, task_.dim, keys_,
                      layout_.key_stride);
     copies_commit();
@@ -255,7 +275,8 @@ class Page {
     row[thread + half] = second;
     if (task_.first_head % (a_.dims.heads / a_.dims.kv_heads) != 0) return;  // another part does
     Element* stored = static_cast<Element*>(cache) +
-                      place_of_page(a_, task_, task_.first_position / kPage) + at * task_.dim;
+                      page_of(a_, task_, task_.first_position / kPage) * kPage * task_.dim +
+                      at * task_.dim;
     stored[thread] = first;
     stored[thread + half] = second;
   }
@@ -623,7 +644,9 @@ int attention_queries(const AttentionDims& dims) {
   return std::max(1, kMostRows / row_heads(dims));
 }
 
-bool attention_rotates(const AttentionDims& dims) { return dims.head_dim <= 2 * kThreads; }
+bool attention_rotates(const AttentionDims& dims, CacheType type) {
+  return dims.head_dim <= 2 * kThreads && !is_coded(type);
+}
 
 int64_t attention_workspace(const AttentionLaunch& launch) {
   if (launch.split_keys == 0) return 0;
@@ -641,10 +664,9 @@ void launch_attention(const AttentionLaunch& a, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>(a.block_count),
                   static_cast<unsigned>(a.dims.kv_heads * parts),
                   static_cast<unsigned>(slots_of(a)));
-  const auto shared =
-      static_cast<size_t>(attention_shared_bytes(a.dims, a.most_queries, a.cache.half));
-  launch(a.cache.half ? attend<true> : attend<false>, grid, kThreads, shared, stream, a, heads,
-         parts);
+  const bool half = a.cache.type == CacheType::kF16;
+  const auto shared = static_cast<size_t>(attention_shared_bytes(a.dims, a.most_queries, half));
+  launch(half ? attend<true> : attend<false>, grid, kThreads, shared, stream, a, heads, parts);
 }
 
 }  // namespace lowbit::cuda

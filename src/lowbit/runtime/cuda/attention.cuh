@@ -1,6 +1,7 @@
 // What the attention kernels of the tensor cores share. A query's result is defined by its own keys
 // alone, whatever a block of threads takes:
 //
+// Keys, values  are halves; codes are widened to such by one rounding (kv_codes.cuh).
 // Scores     q * log2(e) / sqrt(head_dim), rounded to fp16, times the keys, in steps of 16
 //            dimensions.
 // Spans      of 256 keys, each by itself: pages of 64 keys in order, after each of which the
@@ -78,11 +79,10 @@ __device__ inline int first_key(const AttentionDims& dims, int position) {
   return dims.window > 0 ? max(0, position + 1 - dims.window) : 0;
 }
 
-// The element of the cache with which a page of a KV head begins.
-__device__ inline int64_t place_of_keys(const AttentionLaunch& a, int table, int kv_head,
-                                        int page) {
+// Which page of the layer's keys, or values, is a sequence's.
+__device__ inline int64_t page_of(const AttentionLaunch& a, int table, int kv_head, int page) {
   const int64_t block = a.step.tables[table + page];
-  return (block * a.dims.kv_heads + kv_head) * kPageKeys * a.dims.head_dim;
+  return block * a.dims.kv_heads + kv_head;
 }
 
 }  // namespace lowbit::cuda

@@ -1,6 +1,7 @@
 #include "lowbit/runtime/cuda/cuda_backend.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <map>
@@ -13,6 +14,7 @@
 #include "lowbit/runtime/cuda/device.h"
 #include "lowbit/runtime/cuda/kernels.h"
 #include "lowbit/runtime/cuda/launch_watch.h"
+#include "lowbit/runtime/cuda/limits.h"
 #include "lowbit/runtime/cuda/linear.h"
 #include "lowbit/runtime/cuda/logit_answers.h"
 #include "lowbit/runtime/cuda/self_check.h"
@@ -54,8 +56,23 @@ AttentionDims dims_of(const AttentionShape& shape) {
           static_cast<int>(shape.head_dim), static_cast<int>(shape.sliding_window)};
 }
 
+cuda::CacheType type_of(const KvCacheSpec& spec) {
+  switch (spec.dtype) {
+    case DType::kF32:
+      return cuda::CacheType::kF32;
+    case DType::kE4M3:
+      return cuda::CacheType::kE4M3;
+    case DType::kI8:
+      return cuda::CacheType::kInt8;
+    case DType::kI4:
+      return cuda::CacheType::kInt4;
+    default:
+      return cuda::CacheType::kF16;
+  }
+}
+
 CacheView view_of(const KvCache& cache, int64_t layer) {
-  return {cache.page(layer, 0, 0, 0), cache.page(layer, 1, 0, 0), cache.spec.dtype == DType::kF16,
+  return {cache.page(layer, 0, 0, 0), cache.page(layer, 1, 0, 0), type_of(cache.spec),
           cache.spec.blocks};
 }
 
@@ -69,7 +86,7 @@ class CudaBackend : public HostBackend {
   std::string name() const override { return "cuda"; }
   std::string description() const override {
     return concat("cuda ", device_name_, ", ", linears_->exact ? "f32" : "16-bit", " activations",
-                  input_note(/*rounded=*/false), fallbacks_);
+                  input_note(!linears_->exact), fallbacks_);
   }
 
   std::unique_ptr<Linear> make_linear(std::vector<LinearWeight> parts) override {
@@ -118,10 +135,14 @@ class CudaBackend : public HostBackend {
     cudaGraphExec_t graph = nullptr;  // null: has run once, unrecorded, and so reserved its memory
   };
   void check_tensor_cores();
+  void allow_chains();
   void forget_recordings();
   void record(Recording& recording, const std::function<void()>& calls);
   void attend(const Tensor& qkv, const AttentionShape& shape, const KvCache& cache, int64_t layer,
               const float* cos, const float* sin, Tensor& out);
+  bool attends_plainly(const AttentionDims& dims, cuda::CacheType type) const {
+    return plain_attention_ || linears_->exact || !cuda::tensor_cores_fit(dims, type);
+  }
   int64_t take_blocks(cuda::AttentionLaunch& a, cuda::Spans which, int queries) const;
   void attend_few(cuda::AttentionLaunch& a);
   void attend_plain(cuda::AttentionLaunch& a, cuda::Spans which);
@@ -141,6 +162,7 @@ class CudaBackend : public HostBackend {
   size_t workspace_bytes_ = 0;
   std::shared_ptr<void> arrivals_;  // zeros between launches
   int64_t arrival_count_ = 0;
+  std::shared_ptr<void> chain_arrivals_;  // of blocks of threads, counted for ever
   std::map<RecordingKey, Recording> recordings_;
   void* staging_ = nullptr;  // pinned, for copies to the host
   size_t staging_bytes_ = 0;
@@ -164,11 +186,38 @@ CudaBackend::CudaBackend(const BackendOptions& options) : HostBackend(options.th
   cuda::sync_each_kernel(options.sync_each_kernel);
   plain_attention_ = environment_variable("LOWBIT_CUDA_ATTENTION") == "plain";
   check_tensor_cores();
+  allow_chains();
+}
+
+// The backend that may chain products: of two such kernels at a time, each could wait for
+// multiprocessors that the other holds.
+std::atomic<const void*> g_chaining{nullptr};
+
+void CudaBackend::allow_chains() {
+  if (!cuda::has_wgmma() || linears_->exact || !linears_->forced_kernel.empty()) return;
+  const std::string longest = environment_variable("LOWBIT_CUDA_CHAIN");
+  const int asked = longest.size() == 1 ? longest[0] - '0' : cuda::kMostLinks;
+  const void* none = nullptr;
+  if (asked <= 0 || !g_chaining.compare_exchange_strong(none, this)) return;
+  constexpr size_t kBytes = sizeof(uint64_t) * (cuda::kMostLinks - 1);
+  chain_arrivals_ = cuda::allocate(kBytes, "counters");
+  LOWBIT_CUDA(cudaMemsetAsync(chain_arrivals_.get(), 0, kBytes, stream_));
+  linears_->chain.set_device(linears_->processors, linears_->shared_bytes, stream_);
+  linears_->chain.allow(std::min(asked, cuda::kMostLinks),
+                        static_cast<uint64_t*>(chain_arrivals_.get()));
 }
 
 // Falls back to the kernels that rest on nothing, and says so in the description.
 void CudaBackend::check_tensor_cores() {
   if (!linears_->wgmma) return;
+  const std::string& forced = linears_->forced_kernel;
+  linears_->rounded = !linears_->exact && (forced.empty() || forced == "wgmma");
+  if (linears_->rounded && linears_->forced_layout.empty()) {
+    const bool agree =
+        cuda::rounded_products_agree(*this, [this](bool rounded) { linears_->rounded = rounded; });
+    if (!agree) fallbacks_ += ", rounded inputs as halves";
+    forget_input_bits();
+  }
   if (linears_->forced_kernel.empty() && linears_->forced_layout.empty()) {
     linears_->wgmma = cuda::products_agree(
         *this, [this](bool wgmma) { linears_->forced_kernel = wgmma ? "wgmma" : "tile"; });
@@ -183,6 +232,8 @@ void CudaBackend::check_tensor_cores() {
 
 CudaBackend::~CudaBackend() {
   if (stream_ != nullptr) cudaStreamSynchronize(stream_);
+  const void* self = this;
+  g_chaining.compare_exchange_strong(self, nullptr);
   forget_recordings();
   if (staging_ != nullptr) cudaFreeHost(staging_);
   if (stream_ != nullptr) cudaStreamDestroy(stream_);
@@ -202,13 +253,18 @@ Tensor CudaBackend::allocate(int64_t rows, int64_t cols) {
 }
 
 KvCache CudaBackend::make_kv_cache(const KvCacheSpec& spec) {
-  check_cache_spec(spec, {DType::kF16, DType::kF32});
+  check_cache_spec(spec, {DType::kF16, DType::kF32, DType::kE4M3, DType::kI8, DType::kI4});
   forget_recordings();
   KvCache cache{spec,
                 device_tensor(spec.pages(), spec.page_bytes(), DType::kU8, "key/value cache")};
   // NaN, so that reading what was never written shows.
   LOWBIT_CUDA(
       cudaMemsetAsync(cache.data.data, 0xff, static_cast<size_t>(cache.data.bytes()), stream_));
+  if (spec.dtype == DType::kE4M3) {  // only scales may be NaN: kernels set those aside, not codes
+    LOWBIT_CUDA(cudaMemset2DAsync(cache.data.data, static_cast<size_t>(spec.page_bytes()), 0,
+                                  static_cast<size_t>(kBlockTokens * spec.row_bytes()),
+                                  static_cast<size_t>(spec.pages()), stream_));
+  }
   return cache;
 }
 
@@ -290,14 +346,14 @@ void CudaBackend::run_step(const StepBatch& batch, const KvCache& cache, const v
                            const std::function<void()>& calls) {
   begin_step(batch);
   if (!records_ || cuda::watching() || !step_.decodes() || batch.size() > kRecordedTokens) {
-    return calls();
+    return linears_->chain.run(calls);
   }
   if (recordings_.size() > kMostRecordings) forget_recordings();
   const RecordingKey key{calls_of, cache.data.data, batch.size(),
                          static_cast<int64_t>(batch.logit_rows.size()), attention_pages()};
   const auto [found, fresh] = recordings_.try_emplace(key);
   // The first time the calls reserve what memory they need, which would forget the recordings.
-  if (fresh) return calls();
+  if (fresh) return linears_->chain.run(calls);
   check_blocks("step", cache);
   if (found->second.graph == nullptr) record(found->second, calls);
   LOWBIT_CUDA(cudaGraphLaunch(found->second.graph, stream_));
@@ -307,7 +363,7 @@ void CudaBackend::record(Recording& recording, const std::function<void()>& call
   LOWBIT_CUDA(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal));
   cudaGraph_t graph = nullptr;
   try {
-    calls();
+    linears_->chain.run(calls);
   } catch (...) {
     cudaStreamEndCapture(stream_, &graph);
     if (graph != nullptr) cudaGraphDestroy(graph);
@@ -344,6 +400,7 @@ std::vector<double> CudaBackend::times(const std::function<void()>& calls, int r
 }
 
 void CudaBackend::zero(Tensor& x) {
+  linears_->chain.flush();
   LOWBIT_CUDA(cudaMemsetAsync(x.data, 0, static_cast<size_t>(x.bytes()), stream_));
 }
 
@@ -351,6 +408,12 @@ void CudaBackend::add_rms_norm(Tensor& residual, const Tensor& hidden, const Ten
                                float eps, Tensor& out) {
   check_norm(residual, hidden, weight, out);
   if (hidden.rows == 0) return;
+  if (hidden.rows == 1 &&
+      linears_->chain.add_rms_norm(residual.as<float>(), hidden.as<float>(), weight.as<float>(),
+                                   count_of(hidden.cols), eps, out.as<float>())) {
+    return;
+  }
+  linears_->chain.flush();
   cuda::launch_add_rms_norm(residual.as<float>(), hidden.as<float>(), weight.as<float>(),
                             count_of(hidden.rows), count_of(hidden.cols), eps, out.as<float>(),
                             stream_);
@@ -359,6 +422,7 @@ void CudaBackend::add_rms_norm(Tensor& residual, const Tensor& hidden, const Ten
 void CudaBackend::qk_norm(Tensor& qkv, const AttentionShape& shape, const Tensor& q_weight,
                           const Tensor& k_weight, float eps) {
   check_qk_norm(qkv, shape, q_weight, k_weight);
+  linears_->chain.flush();
   cuda::launch_qk_norm(qkv.as<float>(), dims_of(shape), q_weight.as<float>(), k_weight.as<float>(),
                        count_of(qkv.rows), eps, stream_);
 }
@@ -366,6 +430,7 @@ void CudaBackend::qk_norm(Tensor& qkv, const AttentionShape& shape, const Tensor
 void CudaBackend::rope_and_store(Tensor& qkv, const AttentionShape& shape, const Tensor& cos,
                                  const Tensor& sin, KvCache& cache, int64_t layer) {
   check_rope(qkv, shape, cos, sin, cache, layer);
+  linears_->chain.flush();
   cuda::launch_rope_store(qkv.as<float>(), dims_of(shape), step_.view(), cos.as<float>(),
                           sin.as<float>(), view_of(cache, layer), stream_);
 }
@@ -378,7 +443,10 @@ void CudaBackend::attention(const Tensor& qkv, const AttentionShape& shape, cons
 
 void CudaBackend::rope_and_attend(Tensor& qkv, const AttentionShape& shape, const Tensor& cos,
                                   const Tensor& sin, KvCache& cache, int64_t layer, Tensor& out) {
-  if (!step_.decodes() || !cuda::attention_rotates(dims_of(shape))) {
+  const AttentionDims dims = dims_of(shape);
+  const cuda::CacheType type = type_of(cache.spec);
+  const bool rotates = !attends_plainly(dims, type) || cuda::attention_rotates(dims, type);
+  if (!step_.decodes() || !rotates) {
     return HostBackend::rope_and_attend(qkv, shape, cos, sin, cache, layer, out);
   }
   check_rope(qkv, shape, cos, sin, cache, layer);
@@ -389,6 +457,7 @@ void CudaBackend::rope_and_attend(Tensor& qkv, const AttentionShape& shape, cons
 // cos, sin: null if q has been rotated, and k and v stored.
 void CudaBackend::attend(const Tensor& qkv, const AttentionShape& shape, const KvCache& cache,
                          int64_t layer, const float* cos, const float* sin, Tensor& out) {
+  linears_->chain.flush();
   cuda::AttentionLaunch a;
   a.cos = cos;
   a.sin = sin;
@@ -400,8 +469,7 @@ void CudaBackend::attend(const Tensor& qkv, const AttentionShape& shape, const K
   a.qkv = qkv.as<float>();
   a.out = out.as<float>();
   a.arrivals = arrivals(qkv.rows * shape.heads);
-  const bool plain =
-      plain_attention_ || linears_->exact || !a.cache.half || !cuda::tensor_cores_fit(a.dims);
+  const bool plain = attends_plainly(a.dims, a.cache.type);
   for (const cuda::Spans which : {cuda::Spans::kShort, cuda::Spans::kLong}) {
     if (plain) {
       attend_plain(a, which);
@@ -440,10 +508,11 @@ void CudaBackend::attend_plain(cuda::AttentionLaunch& a, cuda::Spans which) {
   if (take_blocks(a, which, cuda::attention_queries(a.dims)) == 0) return;
   const int64_t tokens = a.step.tokens;
   a.split_keys = tokens <= kManyTokens ? 64 : tokens <= kMostTokens ? 512 : 0;
-  const int64_t shared = cuda::attention_shared_bytes(a.dims, a.most_queries, a.cache.half);
+  const bool half = a.cache.type == cuda::CacheType::kF16;
+  const int64_t shared = cuda::attention_shared_bytes(a.dims, a.most_queries, half);
   LOWBIT_CHECK_KIND(shared <= linears_->shared_bytes, ErrorKind::kUnsupported,
                     "attention with heads of ", a.dims.head_dim, " and a cache of ",
-                    a.cache.half ? "f16" : "f32", " does not fit the GPU's shared memory (",
+                    half ? "halves" : "floats or codes", " does not fit the GPU's shared memory (",
                     linears_->shared_bytes, " bytes); use --kv-cache-dtype fp16 or --backend cpu");
   reserve_workspace(a, cuda::attention_workspace(a));
   cuda::launch_attention(a, stream_);
@@ -472,6 +541,11 @@ int32_t* CudaBackend::arrivals(int64_t count) {
 void CudaBackend::silu_mul(const Tensor& gate_up, Tensor& out) {
   check_silu(gate_up, out);
   if (out.size() == 0) return;
+  if (out.rows == 1 &&
+      linears_->chain.silu_mul(gate_up.as<float>(), count_of(out.cols), out.as<float>())) {
+    return;
+  }
+  linears_->chain.flush();
   cuda::launch_silu_mul(gate_up.as<float>(), count_of(out.rows), count_of(out.cols),
                         out.as<float>(), stream_);
 }
@@ -479,6 +553,7 @@ void CudaBackend::silu_mul(const Tensor& gate_up, Tensor& out) {
 void CudaBackend::gather_rows(const Tensor& x, std::span<const int32_t> rows, Tensor& out) {
   check_gather(x, rows, out);
   if (rows.empty()) return;
+  linears_->chain.flush();
   cuda::launch_gather_rows(x.as<float>(), linears_->device_ids(rows), count_of(out.rows),
                            count_of(out.cols), out.as<float>(), stream_);
 }
@@ -521,6 +596,11 @@ double cuda_read_bandwidth() {
   LOWBIT_CUDA(cudaEventDestroy(start));
   LOWBIT_CUDA(cudaEventDestroy(stop));
   return static_cast<double>(bytes) / best / 1e6;
+}
+
+std::vector<CudaLimit> measure_cuda_limits() {
+  require_device();
+  return cuda::measure_limits();
 }
 
 double cuda_tensor_peak() {

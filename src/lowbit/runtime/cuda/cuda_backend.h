@@ -6,6 +6,7 @@
 // any chunks, and in every run on any GPU of the same architecture.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <vector>
@@ -27,6 +28,15 @@ double cuda_read_bandwidth();
 // What the device's tensor cores multiply 16-bit floats at, by its data sheet: 10^9 operations per
 // second; 0 if the device is not known. Throws as make_cuda_backend.
 double cuda_tensor_peak();
+
+// All that the device can do at best, measured: reading first. Takes some seconds. Throws as
+// make_cuda_backend.
+struct CudaLimit {
+  const char* name;   // "bf16 wgmma"
+  int64_t bytes = 0;  // working set; 0: arithmetic
+  double rate = 0;    // 10^9 bytes or operations per second; a multiply-add is two operations
+};
+std::vector<CudaLimit> measure_cuda_limits();
 
 // Seconds that `calls` to a cuda backend take on the device, sorted: they are recorded once, and
 // the record is repeated. They must have been called before, and must not wait for the device.

@@ -68,7 +68,8 @@ std::shared_ptr<void> allocate(size_t bytes, const std::string& what) {
     cudaMemGetInfo(&free_bytes, &total_bytes);
     fail(ErrorKind::kOutOfMemory, "GPU out of memory: ", bytes >> 20, " MiB for ", what, ", ",
          free_bytes >> 20, " of ", total_bytes >> 20,
-         " MiB are free; a shorter context (-c), a smaller batch (-b), --kv-cache-dtype fp16 or "
+         " MiB are free; a shorter context (-c), a smaller batch (-b), --kv-cache-dtype fp8 or "
+         "int4, or "
          "weights "
          "of fewer bits need less");
   }

@@ -1,6 +1,7 @@
 // Everything between the products: norms, rotation, the KV store, SiLU, gathers; and reading, to
 // know what memory can do. A token's values are computed the same in any batch.
 #include "lowbit/runtime/cuda/elementwise.cuh"
+#include "lowbit/runtime/cuda/kv_codes.cuh"
 #include "lowbit/runtime/cuda/launch.cuh"
 #include "lowbit/runtime/cuda/mma.cuh"
 
@@ -75,7 +76,7 @@ __global__ void qk_norm(float* qkv, AttentionDims dims, const float* q_weight,
 }
 
 __device__ void store(const CacheView& cache, void* to, int64_t index, float value) {
-  if (cache.half) {
+  if (cache.type == CacheType::kF16) {
     static_cast<uint16_t*>(to)[index] = float_to_half(value);
   } else {
     static_cast<float*>(to)[index] = value;
@@ -114,6 +115,48 @@ __global__ void rope_store(float* qkv, AttentionDims dims, StepView step, const 
       i;
   store(cache, to, at, a);
   store(cache, to, at + half, b);
+}
+
+// The same for caches of codes: a warp for each head of q, k and v.
+__global__ void rope_store_codes(float* qkv, AttentionDims dims, StepView step, const float* cos,
+                                 const float* sin, CacheView cache) {
+  grid_start();
+  grid_wait();
+  const int half = dims.head_dim / 2, heads = dims.heads + 2 * dims.kv_heads;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int64_t warp = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) / 32;
+  const int token = static_cast<int>(warp / heads), head = static_cast<int>(warp % heads);
+  if (token >= step.tokens) return;
+  const int position = step.positions[token];
+  float* x = qkv + static_cast<int64_t>(token) * dims.qkv_cols() + head * dims.head_dim;
+  if (head < dims.heads + dims.kv_heads) {
+    const int64_t at = static_cast<int64_t>(position) * half;
+    for (int i = lane; i < half; i += 32) {
+      const float2 rotated = rotate(x[i], x[i + half], cos[at + i], sin[at + i]);
+      x[i] = rotated.x;
+      x[i + half] = rotated.y;
+    }
+    __syncwarp();
+    if (cache.type == CacheType::kInt4) mix_row(x, dims.head_dim, head >= dims.heads);
+  }
+  if (head < dims.heads) return;
+  const int block = step.tables[step.table_offsets[token] + position / 64];
+  const int kv_head = (head - dims.heads) % dims.kv_heads;
+  const int which = head < dims.heads + dims.kv_heads ? 0 : 1;
+  uint8_t* page = static_cast<uint8_t*>(which == 0 ? cache.keys : cache.values) +
+                  (static_cast<int64_t>(block) * dims.kv_heads + kv_head) *
+                      page_bytes(cache.type, dims.head_dim);
+  uint8_t* scales = page + 64 * row_bytes(cache.type, dims.head_dim);
+  round_row(
+      cache.type, x, dims.head_dim, which, position % 64,
+      [&](int byte, uint32_t code) { page[byte] = static_cast<uint8_t>(code); },
+      [&](int byte, uint32_t bits, int bytes) {
+        if (bytes == 2) {
+          *reinterpret_cast<uint16_t*>(scales + byte) = static_cast<uint16_t>(bits);
+        } else {
+          *reinterpret_cast<uint32_t*>(scales + byte) = bits;
+        }
+      });
 }
 
 __global__ void silu_mul_rows(const float* gate_up, int64_t count, int cols, float* out) {
@@ -172,6 +215,11 @@ void launch_qk_norm(float* qkv, const AttentionDims& dims, const float* q_weight
 void launch_rope_store(float* qkv, const AttentionDims& dims, const StepView& step,
                        const float* cos, const float* sin, const CacheView& cache,
                        cudaStream_t stream) {
+  if (is_coded(cache.type)) {
+    const int64_t warps = static_cast<int64_t>(step.tokens) * (dims.heads + 2 * dims.kv_heads);
+    return launch(rope_store_codes, dim3(blocks_of(warps * 32)), kThreads, 0, stream, qkv, dims,
+                  step, cos, sin, cache);
+  }
   launch(rope_store, dim3(blocks_of(static_cast<int64_t>(step.tokens) * dims.qkv_cols() / 2)),
          kThreads, 0, stream, qkv, dims, step, cos, sin, cache);
 }

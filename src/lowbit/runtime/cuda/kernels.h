@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "lowbit/runtime/cuda/kv_pages.h"
+
 namespace lowbit::cuda {
 
 // A matrix is packed in tiles of 16 rows x 128 columns. The columns of a row are always summed in
@@ -90,12 +92,18 @@ struct PackedMatrix {
   const float* bias = nullptr;           // [rows] or null
 };
 
-// Copies canonical codes (row-major bit stream in device memory) into tile order.
+// Copies canonical codes (row-major bit stream in device memory) into tile order, `shift` added to
+// each.
 void launch_pack(const PackedMatrix& matrix, const uint8_t* raw, int64_t row_bytes, int bits,
-                 uint4* codes, cudaStream_t stream);
+                 int shift, uint4* codes, cudaStream_t stream);
 // out[i] = row ids[i], exactly as dequantize_row gives it. Rows below first_row or beyond are left.
 void launch_embed(const PackedMatrix& matrix, int first_row, const int32_t* ids, int count,
                   float* out, cudaStream_t stream);
+// Puts the columns of such rows that `outliers` holds, a matrix of halves, in their places in out:
+// [count][cols].
+void launch_embed_outliers(const PackedMatrix& outliers, const int32_t* columns, int first_row,
+                           const int32_t* ids, int count, int cols, float* out,
+                           cudaStream_t stream);
 
 // Inputs of a product: fp32 tokens, each multiplied as one column in 16 bits, or as two (value and
 // remainder), which together hold 22 (fp16) or 16 (bf16) bits.
@@ -112,6 +120,36 @@ bool stream_fits(const PackedMatrix& matrix, const LinearInput& input, int share
 // y[t][row] for few tokens; y_stride in floats.
 void launch_linear_stream(const PackedMatrix& matrix, const LinearInput& input, float* y,
                           int64_t y_stride, int processors, cudaStream_t stream);
+
+// A product of one token, of some that follow one another in one kernel (linear_chain_sm90.cu).
+struct ChainLink {
+  enum class Output { kStore, kAdd, kGate };
+
+  PackedMatrix matrix;
+  const float* x = nullptr;     // [cols]
+  const float* norm = nullptr;  // [cols]: the inputs are x / rms(x) * norm. Null: x
+  float eps = 0;                // of the norm
+  float* normed = nullptr;      // [cols]: the inputs, if there is a norm
+  // y = product; y += product; y[i] = silu(product[i]) * product[rows / 2 + i]
+  Output output = Output::kStore;
+  float* y = nullptr;
+  float* products = nullptr;  // [rows], of kGate
+};
+constexpr int kMostLinks = 4;
+struct ChainLaunch {
+  ChainLink links[kMostLinks];
+  int count = 0;
+  uint64_t* arrivals = nullptr;  // [kMostLinks - 1], of all launches, zeros at first
+};
+// Whether it can be a link of a chain; whether two can be links of one.
+bool chain_fits(const ChainLink& link, int shared_bytes);
+bool chains(const PackedMatrix& a, const PackedMatrix& b);
+// The bits of launch_linear_stream and, between the products, of launch_add_rms_norm and
+// launch_silu_mul. Chains on one device must follow one another: two at a time would wait for each
+// other's multiprocessors, for ever.
+void launch_linear_chain(const ChainLaunch& chain, int processors, int shared_bytes,
+                         cudaStream_t stream);
+
 // What linear_tile multiplies: inputs made ready by a first kernel.
 struct PreparedInput {
   uint16_t* values = nullptr;  // [columns][units * 128]
@@ -160,11 +198,12 @@ struct AttentionDims {
   constexpr int qkv_cols() const { return (heads + 2 * kv_heads) * head_dim; }
 };
 
-// One layer of the cache: [2][blocks][kv_heads][64][head_dim].
+// One layer of the cache: keys and values, [blocks][kv_heads] pages each. A page of floats or
+// halves is [64][head_dim], kv_pages.h has the others.
 struct CacheView {
   void* keys = nullptr;
   void* values = nullptr;
-  bool half = true;
+  CacheType type = CacheType::kF16;
   int64_t blocks = 0;
 };
 
@@ -215,10 +254,11 @@ struct AttentionLaunch {
   constexpr bool rotates() const { return cos != nullptr; }
 };
 
-// Attention by tensor cores: caches of halves, queries and weights rounded to halves. Both kernels
-// make the same bits. attention_few splits the keys; `spans` are the key spans of all query blocks,
-// or more. attention_tile neither splits nor rotates.
-bool tensor_cores_fit(const AttentionDims& dims);
+// Attention by tensor cores: caches of halves, or of codes that are widened to halves; queries and
+// weights rounded to halves. Both kernels make the same bits. attention_few splits the keys;
+// `spans` are the key spans of all query blocks, or more. attention_tile neither splits nor
+// rotates.
+bool tensor_cores_fit(const AttentionDims& dims, CacheType type);
 int few_queries(const AttentionDims& dims);                           // the most of a block
 int64_t few_workspace(const AttentionLaunch& launch, int64_t spans);  // floats
 void launch_attention_few(const AttentionLaunch& launch, int64_t spans, int processors,
@@ -229,8 +269,8 @@ void launch_attention_tile(const AttentionLaunch& launch, cudaStream_t stream);
 // Attention in fp32: any cache, any head.
 // Queries of a block, so that queries x grouped heads fill a block of threads.
 int attention_queries(const AttentionDims& dims);
-// Whether it can rotate such heads.
-bool attention_rotates(const AttentionDims& dims);
+// Whether it can rotate such heads, and store them in such a cache.
+bool attention_rotates(const AttentionDims& dims, CacheType type);
 int64_t attention_workspace(const AttentionLaunch& launch);
 // Bytes of shared memory that a block needs.
 int64_t attention_shared_bytes(const AttentionDims& dims, int most_queries, bool half);
@@ -239,7 +279,7 @@ void launch_attention(const AttentionLaunch& launch, cudaStream_t stream);
 // A query about a row of logits (runtime/logit_query.h), and what was found.
 struct RowQuery {
   int kind = 0;  // LogitQuery::Kind
-  int count = 0;
+  int count = 0;  // kToken: the token
   bool sums = false;
   float scale = 1;
   double uniform = 0;
@@ -248,7 +288,7 @@ struct RowFindings {
   int id = -1;       // -2: a logit is NaN or +infinity, or none is finite
   int count = 0;     // of candidates; at most kMostCandidates are there
   float top = 0;     // the highest logit
-  float bound = 0;   // of candidates
+  float bound = 0;   // of candidates; kToken: the token's logit
   double total = 0;  // of exponentials
 };
 struct RowCandidate {

@@ -35,7 +35,7 @@ inline bool overlaps_launches() {
 }
 
 inline void allow_shared(const void* kernel, size_t bytes) {
-  if (bytes > 48 * 1024) {
+  if (bytes > 32 * 1024) {  // beside what a kernel declares itself, 48 KiB need no permission
     LOWBIT_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                      static_cast<int>(bytes)));
   }

@@ -4,6 +4,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 #include "lowbit/base/check.h"
 #include "lowbit/runtime/cuda/device.h"
@@ -72,10 +73,10 @@ bool supports_q8(const QTensor& weight, bool) {
 }
 bool supports_t4(const QTensor& weight, bool exact) {
   const Table* table = table_of(weight.scheme.code);
-  return table != nullptr && (table->exact || !exact) && fold_of(weight) > 0;
+  return table != nullptr && (table->exact || !exact) && !weight.outliers && fold_of(weight) > 0;
 }
 bool supports_e4m3(const QTensor& weight, bool) {
-  return weight.scheme.code == Code::kE4M3 && fold_of(weight) > 0;
+  return weight.scheme.code == Code::kE4M3 && !weight.outliers && fold_of(weight) > 0;
 }
 bool supports_f16(const QTensor& weight, bool exact) {
   if (weight.scheme.code == Code::kF16) return true;
@@ -165,8 +166,9 @@ void pack_scales(std::span<const LinearWeight> parts, PackedWeight& packed, cuda
   packed.bytes += static_cast<int64_t>(records.size());
 }
 
-// Copies the canonical codes of each part to the device and from there into tiles.
-void pack_codes(std::span<const LinearWeight> parts, PackedWeight& packed, cudaStream_t stream) {
+// Copies the canonical codes of each part to the device and from there into tiles, `shift` added.
+void pack_codes(std::span<const LinearWeight> parts, int shift, PackedWeight& packed,
+                cudaStream_t stream) {
   PackedMatrix& m = packed.matrix;
   const int64_t row_bytes = parts[0].weight.row_bytes();
   const auto raw = allocate(static_cast<size_t>(m.rows * row_bytes), "codes of a layer");
@@ -181,7 +183,7 @@ void pack_codes(std::span<const LinearWeight> parts, PackedWeight& packed, cudaS
   packed.storage.push_back(allocate(static_cast<size_t>(bytes), "weights"));
   auto* codes = static_cast<uint4*>(packed.storage.back().get());
   launch_pack(m, static_cast<const uint8_t*>(raw.get()), row_bytes, parts[0].weight.scheme.bits,
-              codes, stream);
+              shift, codes, stream);
   LOWBIT_CUDA(cudaStreamSynchronize(stream));  // before `raw` is freed
   m.codes = codes;
   packed.bytes += bytes;
@@ -226,7 +228,13 @@ PackedWeight pack_scaled(std::span<const LinearWeight> parts, Storage storage,
                                             : ZeroType::kOffset;
   put_order(parts[0].weight, packed, stream);
   pack_scales(parts, packed, stream);
-  pack_codes(parts, packed, stream);
+  // Of codes that are multiplied as integers the center is that of all 4 or 8 bits.
+  int shift = 0;
+  if (scheme.input_bits != 0 && scheme.code == Code::kInt && scheme.zero == Zero::kNone) {
+    const int whole = storage == Storage::kInt4 ? 8 : 128;
+    shift = whole - std::exchange(m.center, whole);
+  }
+  pack_codes(parts, shift, packed, stream);
   return packed;
 }
 
@@ -279,7 +287,7 @@ PackedWeight pack_dense(std::span<const LinearWeight> parts, Storage storage, Co
     copy.weight.codes = Bytes::own(std::move(bytes));
   }
   put_order(dense[0].weight, packed, stream);
-  pack_codes(dense, packed, stream);
+  pack_codes(dense, 0, packed, stream);
   return packed;
 }
 PackedWeight pack_f16(std::span<const LinearWeight> parts, cudaStream_t stream) {

@@ -13,12 +13,16 @@ using Kind = LogitQuery::Kind;
 
 bool wants_candidates(const LogitQuery& query) { return query.kind == Kind::kTop; }
 bool wants_sums(const LogitQuery& query) {
-  return query.kind == Kind::kDraw || (query.kind == Kind::kTop && query.total);
+  return query.kind == Kind::kDraw || query.kind == Kind::kToken ||
+         (query.kind == Kind::kTop && query.total);
 }
 
 LogitAnswer answer_of(const LogitQuery& query, const RowFindings& found,
                       const RowCandidate* candidates) {
   LogitAnswer answer;
+  if (query.kind == Kind::kToken) {
+    return {found.id == -1, query.token, {{found.bound, query.token}}, found.top, found.total};
+  }
   if (query.kind != Kind::kTop) {
     answer.known = query.kind != Kind::kAll && found.id >= 0;
     answer.id = found.id;
@@ -85,7 +89,11 @@ void LogitAnswers::answer(const Tensor& logits, std::span<const LogitQuery> quer
   for (size_t i = 0; i < rows; ++i) {
     LOWBIT_CHECK(queries[i].count <= kMostTop, "the ", queries[i].count,
                  " highest logits; at most ", kMostTop);
-    host_queries[i] = {static_cast<int>(queries[i].kind), queries[i].count, wants_sums(queries[i]),
+    LOWBIT_CHECK(queries[i].token >= 0 && queries[i].token < logits.cols, "token ",
+                 queries[i].token, " of a vocabulary of ", logits.cols);
+    const bool token = queries[i].kind == Kind::kToken;
+    host_queries[i] = {static_cast<int>(queries[i].kind),
+                       token ? queries[i].token : queries[i].count, wants_sums(queries[i]),
                        queries[i].scale, queries[i].uniform};
   }
   LOWBIT_CUDA(cudaMemcpyAsync(device, host, query_bytes, cudaMemcpyHostToDevice, stream));

@@ -155,6 +155,8 @@ __global__ void __launch_bounds__(kSelectThreads) select(const RowsLaunch a) {
   } else if (wants(query, LogitQuery::Kind::kTop)) {
     found.bound = maxima.nth_highest(query.count);
     found.count = gather(a, row, maxima, found.bound, a.candidates + index * kMostCandidates);
+  } else if (wants(query, LogitQuery::Kind::kToken)) {
+    found.bound = row[query.count];
   }
   if (threadIdx.x == 0) a.findings[index] = found;
 }

@@ -16,7 +16,7 @@ __device__ uint32_t raw_code(const uint8_t* row, int64_t k, int bits) {
 
 // A thread for each 4 bytes of the tiles.
 __global__ void pack_codes(PackedMatrix m, const uint8_t* raw, int64_t row_bytes, int bits,
-                           uint32_t* codes, int64_t words) {
+                           int shift, uint32_t* codes, int64_t words) {
   const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (index >= words) return;
   const int part = static_cast<int>(index % 4), lane = static_cast<int>(index / 4 % 32);
@@ -37,7 +37,8 @@ __global__ void pack_codes(PackedMatrix m, const uint8_t* raw, int64_t row_bytes
       const CodePlace at = place_of(m.storage, row % kTileRows, k);
       const int64_t column = static_cast<int64_t>(unit) * kUnitCols + k;
       if (at.word != word || at.part != part || column >= m.cols) continue;
-      value |= raw_code(raw + row * row_bytes, column, bits) << at.bit;
+      value |= (raw_code(raw + row * row_bytes, column, bits) + static_cast<uint32_t>(shift))
+               << at.bit;
     }
   }
   codes[index] = value;
@@ -108,6 +109,17 @@ __global__ void embed_packed(PackedMatrix m, int first_row, const int32_t* ids, 
   }
 }
 
+__global__ void embed_outliers(PackedMatrix outliers, const int32_t* columns, int first_row,
+                               const int32_t* ids, int cols, float* out) {
+  grid_start();
+  grid_wait();
+  const int row = ids[blockIdx.x] - first_row;
+  if (row < 0 || row >= outliers.rows) return;
+  for (int i = static_cast<int>(threadIdx.x); i < outliers.cols; i += kThreads) {
+    out[static_cast<int64_t>(blockIdx.x) * cols + columns[i]] = weight_at(outliers, row, i);
+  }
+}
+
 __global__ void embed_f32(const float* weight, int first_row, int rows, int cols,
                           const int32_t* ids, float* out) {
   grid_start();
@@ -155,17 +167,24 @@ unsigned blocks_of(int64_t count, int size) {
 }  // namespace
 
 void launch_pack(const PackedMatrix& matrix, const uint8_t* raw, int64_t row_bytes, int bits,
-                 uint4* codes, cudaStream_t stream) {
+                 int shift, uint4* codes, cudaStream_t stream) {
   const int64_t tiles = (matrix.rows + kTileRows - 1) / kTileRows;
   const int64_t words = tiles * matrix.units * lane_words(matrix.storage) * 128;
   launch(pack_codes, dim3(blocks_of(words, kThreads)), kThreads, 0, stream, matrix, raw, row_bytes,
-         bits, reinterpret_cast<uint32_t*>(codes), words);
+         bits, shift, reinterpret_cast<uint32_t*>(codes), words);
 }
 
 void launch_embed(const PackedMatrix& matrix, int first_row, const int32_t* ids, int count,
                   float* out, cudaStream_t stream) {
   launch(embed_packed, dim3(static_cast<unsigned>(count)), kThreads, 0, stream, matrix, first_row,
          ids, out);
+}
+
+void launch_embed_outliers(const PackedMatrix& outliers, const int32_t* columns, int first_row,
+                           const int32_t* ids, int count, int cols, float* out,
+                           cudaStream_t stream) {
+  launch(embed_outliers, dim3(static_cast<unsigned>(count)), kThreads, 0, stream, outliers, columns,
+         first_row, ids, cols, out);
 }
 
 void launch_linear_f32(const float* weight, const float* bias, const float* x, int tokens, int rows,

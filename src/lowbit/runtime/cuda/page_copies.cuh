@@ -47,11 +47,24 @@ __device__ inline void writes_to_async() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
+// For the second cache: what is read once goes first; what is read again stays as long as other
+// data.
+__device__ inline uint64_t read_once() {
+  uint64_t policy;
+  asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
+__device__ inline uint64_t read_often() {
+  uint64_t policy;
+  asm("createpolicy.fractional.L2::evict_unchanged.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
+
 // Copies a page of keys or values, arriving at a barrier of one; all lanes of a warp. page: which
 // of the layer's [blocks][kv_heads].
 template <int kDim>
 __device__ inline void copy_page(uint32_t to, const CUtensorMap* map, int64_t page,
-                                 uint32_t barrier) {
+                                 uint32_t barrier, uint64_t policy) {
   constexpr int kParts = (kDim + 63) / 64;
   if (threadIdx.x % 32 != 0) return;
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier),
@@ -60,11 +73,30 @@ __device__ inline void copy_page(uint32_t to, const CUtensorMap* map, int64_t pa
 #pragma unroll
   for (int part = 0; part < kParts; ++part) {
     asm volatile(
-        "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
-        "[%0], [%1, {%2, %3}], [%4];" ::"r"(to + part * kPartBytes),
-        "l"(map), "r"(part * 64), "r"(static_cast<int>(page) * 64), "r"(barrier)
+        "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+        ".L2::cache_hint [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(to + part * kPartBytes),
+        "l"(map), "r"(part * 64), "r"(static_cast<int>(page) * 64), "r"(barrier), "l"(policy)
         : "memory");
   }
+}
+
+// True in one lane of a warp of which all take part.
+__device__ inline bool elected() {
+  uint32_t chosen;
+  asm volatile("{.reg .pred one;\nelect.sync _|one, 0xffffffff;\nselp.b32 %0, 1, 0, one;}"
+               : "=r"(chosen));
+  return chosen != 0;
+}
+// Copies a page of codes, as it is; one thread. bytes: a multiple of 16.
+__device__ inline void copy_codes(uint32_t to, const void* from, int bytes, uint32_t barrier,
+                                  uint64_t policy) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
+               : "memory");
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
+      "[%0], [%1], %2, [%3], %4;" ::"r"(to),
+      "l"(from), "r"(bytes), "r"(barrier), "l"(policy)
+      : "memory");
 }
 
 }  // namespace lowbit::cuda

@@ -1,33 +1,14 @@
 #include "lowbit/runtime/cuda/page_maps.h"
 
-#include <cudaTypedefs.h>
-#include <cuda_runtime_api.h>
-
 #include <utility>
 
 #include "lowbit/runtime/cuda/device.h"
+#include "lowbit/runtime/cuda/tensor_maps.h"
 
 namespace lowbit::cuda {
 
-namespace {
-
-// The driver's function, found at run time: programs link no driver. Null before sm_90.
-PFN_cuTensorMapEncodeTiled_v12000 find_encoder() {
-  int major = 0;
-  LOWBIT_CUDA(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0));
-  if (major < 9) return nullptr;
-  void* function = nullptr;
-  cudaDriverEntryPointQueryResult result;
-  LOWBIT_CUDA(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000,
-                                               cudaEnableDefault, &result));
-  check(function == nullptr ? cudaErrorNotSupported : cudaSuccess, "cuTensorMapEncodeTiled");
-  return reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(function);
-}
-
-}  // namespace
-
 PageMaps page_maps(const AttentionLaunch& a) {
-  static const auto encode = find_encoder();
+  const auto encode = tensor_map_encoder();
   PageMaps maps = {};
   if (encode == nullptr) return maps;
   const cuuint64_t dim = static_cast<cuuint64_t>(a.dims.head_dim);

@@ -7,8 +7,8 @@
 
 namespace lowbit::cuda {
 
-// The cache of a layer as matrices of halves, [blocks * kv_heads * 64][head_dim], read in parts of
-// 64 keys x 64 dimensions (zeros behind the last), swizzled as page_copies.cuh says.
+// The cache of a layer, of halves, as matrices, [blocks * kv_heads * 64][head_dim], read in parts
+// of 64 keys x 64 dimensions (zeros behind the last), swizzled as page_copies.cuh says.
 struct PageMaps {
   CUtensorMap keys, values;
 };

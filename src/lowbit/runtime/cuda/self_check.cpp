@@ -153,6 +153,47 @@ bool products_agree(Backend& backend, const std::function<void(bool)>& choose) {
   return true;
 }
 
+bool rounded_products_agree(Backend& backend, const std::function<void(bool)>& choose) {
+  constexpr int64_t kRows = 700, kCols = 1216, kMany = 600;
+  Numbers numbers;
+  bool agree = true;
+  try {
+    for (QuantScheme scheme : {int_scheme(8, kCols), int_scheme(4, kCols), int_scheme(4, 128),
+                               int_scheme(8, 128), fp8_scheme(1, kCols), fp8_scheme(1, 128)}) {
+      scheme.input_bits = 8;
+      LinearWeight weight{"self check", some_weight(scheme, kRows, kCols, numbers), {}};
+      if (scheme.group_size == kCols) {
+        auto outliers = std::make_shared<OutlierColumns>();
+        for (int32_t i = 0; i < 90; ++i) outliers->columns.push_back(i * 13 + 5);
+        outliers->weight = some_weight(dense_scheme(Code::kF16), kRows, 90, numbers);
+        weight.weight.outliers = outliers;
+      }
+      const std::vector<float> inputs = numbers.vector(kMany * kCols, -4, 4);
+      std::vector<float> results[2];
+      for (const bool rounded : {false, true}) {
+        choose(rounded);
+        const std::unique_ptr<Linear> linear = backend.make_linear({weight});
+        const auto multiply = [&](int64_t tokens) {
+          const std::vector<float> some(inputs.begin(), inputs.begin() + tokens * kCols);
+          Tensor y = backend.allocate(tokens, kRows);
+          linear->forward(on_device(backend, some, tokens), y);
+          return on_host(backend, y);
+        };
+        const std::vector<float>& whole = results[rounded] = multiply(kMany);
+        for (const int64_t tokens : {1, 16, 50, 100, 250}) {
+          const std::vector<float> some = multiply(rounded ? tokens : 1);
+          agree = agree && std::equal(some.begin(), some.end(), whole.begin());
+        }
+      }
+      agree = agree && close(results[true], results[false]);
+    }
+  } catch (const Error&) {
+    agree = false;
+  }
+  choose(agree);
+  return agree;
+}
+
 bool attention_agrees(Backend& backend, const std::function<void(bool)>& choose) {
   try {
     for (const int64_t head_dim : {64, 128}) {

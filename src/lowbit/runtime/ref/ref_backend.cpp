@@ -6,6 +6,7 @@
 
 #include "lowbit/base/check.h"
 #include "lowbit/runtime/host_backend.h"
+#include "lowbit/runtime/kv_codes.h"
 #include "lowbit/tensor/input_codes.h"
 #include "lowbit/tensor/packing.h"
 
@@ -35,7 +36,7 @@ void rms_norm(const float* x, const float* weight, int64_t count, float eps, flo
 
 // The inputs of a weight whose scheme rounds them.
 struct RoundedInputs {
-  std::vector<int8_t> codes;    // [tokens][cols]
+  std::vector<float> codes;     // [tokens][cols]
   std::vector<float> scales;    // [tokens]
   std::vector<float> outliers;  // [tokens][outlier columns], as they are; 0 among the codes
 };
@@ -52,15 +53,15 @@ RoundedInputs inputs_for(const QTensor& weight, const Tensor& x) {
         row[column] = 0;
       }
     }
-    inputs.scales.push_back(round_inputs(row.data(), x.cols, weight.scheme.input_bits,
-                                         inputs.codes.data() + token * x.cols));
+    inputs.scales.push_back(
+        round_inputs(weight.scheme, row.data(), x.cols, inputs.codes.data() + token * x.cols));
   }
   return inputs;
 }
 
 // One row of such a weight times one token after another:
 //   y = scale_x * sum over groups of scale_w * (sum of (q - zero) * code_x)  + x_o . w_o
-// with the inner sum in integers.
+// with the inner sum in integers, or in double for 8-bit floats.
 class RoundedRow {
  public:
   RoundedRow(const QTensor& weight, int64_t row) : weight_(weight) {
@@ -72,7 +73,10 @@ class RoundedRow {
       const int zero = scheme.zero == Zero::kNone  ? 1 << (scheme.bits - 1)
                        : scheme.zero == Zero::kInt ? weight.zeros[entry]
                                                    : 0;
-      values_.push_back(static_cast<int>(unpack(codes, k, scheme.bits)) - zero);
+      const uint32_t code = unpack(codes, k, scheme.bits);
+      values_.push_back(scheme.code == Code::kE4M3
+                            ? e4m3_to_f32(static_cast<uint8_t>(code))
+                            : static_cast<float>(static_cast<int>(code) - zero));
     }
     if (!weight.outliers) return;
     outliers_.resize(weight.outliers->columns.size());
@@ -80,16 +84,16 @@ class RoundedRow {
   }
 
   float times(const RoundedInputs& inputs, int64_t token) const {
-    const int8_t* codes = inputs.codes.data() + token * weight_.cols;
+    const float* codes = inputs.codes.data() + token * weight_.cols;
     const int64_t size = weight_.scheme.group_size;
     const auto input = [&](int64_t k) {
       return codes[weight_.input_order.empty() ? k : weight_.input_order[k]];
     };
     float sum = 0;
     for (int64_t group = 0; group < weight_.groups(); ++group) {
-      int64_t products = 0, codes_alone = 0;
+      double products = 0, codes_alone = 0;
       for (int64_t k = group * size; k < std::min(weight_.cols, (group + 1) * size); ++k) {
-        products += values_[static_cast<size_t>(k)] * input(k);
+        products += double{values_[static_cast<size_t>(k)]} * double{input(k)};
         codes_alone += input(k);
       }
       sum += weight_.scales[first_entry_ + group] * static_cast<float>(products);
@@ -105,7 +109,7 @@ class RoundedRow {
  private:
   const QTensor& weight_;
   int64_t first_entry_ = 0;
-  std::vector<int> values_;      // [cols]
+  std::vector<float> values_;    // [cols]
   std::vector<float> outliers_;  // [outlier columns]
 };
 
@@ -192,28 +196,26 @@ class RefLinear : public Linear {
 // One token's key or value in a page of the cache: [dim]
 void load_cache(const KvCacheSpec& spec, const uint8_t* page, int64_t token, float* out) {
   const int64_t dim = spec.head_dim;
+  const uint8_t* row = page + token * spec.row_bytes();
+  const uint8_t* scales = page + kBlockTokens * spec.row_bytes();
   if (spec.dtype == DType::kF32) {
-    std::copy_n(reinterpret_cast<const float*>(page) + token * dim, dim, out);
+    std::copy_n(reinterpret_cast<const float*>(row), dim, out);
   } else if (spec.dtype == DType::kF16) {
-    const auto* from = reinterpret_cast<const uint16_t*>(page) + token * dim;
+    const auto* from = reinterpret_cast<const uint16_t*>(row);
     std::transform(from, from + dim, out, f16_to_f32);
+  } else if (spec.dtype == DType::kE4M3) {
+    const float scale = f16_to_f32(reinterpret_cast<const uint16_t*>(scales)[token]);
+    std::transform(row, row + dim, out, [&](uint8_t code) { return e4m3_to_f32(code) * scale; });
+  } else if (spec.dtype == DType::kI4) {
+    const auto* groups = reinterpret_cast<const KvAffine*>(scales);
+    for (int64_t i = 0; i < dim; ++i) {
+      out[i] = groups[i / kKvGroup * kBlockTokens + token].value(row[i / 2] >> i % 2 * 4 & 15);
+    }
   } else {
-    const float scale = reinterpret_cast<const float*>(page + kBlockTokens * dim)[token];
-    const auto* codes = reinterpret_cast<const int8_t*>(page) + token * dim;
+    const float scale = reinterpret_cast<const float*>(scales)[token];
+    const auto* codes = reinterpret_cast<const int8_t*>(row);
     std::transform(codes, codes + dim, out,
                    [&](int8_t code) { return static_cast<float>(code) * scale; });
-  }
-}
-
-void store_cache(const KvCacheSpec& spec, uint8_t* page, int64_t token, const float* x) {
-  const int64_t dim = spec.head_dim;
-  if (spec.dtype == DType::kF32) {
-    std::copy_n(x, dim, reinterpret_cast<float*>(page) + token * dim);
-  } else if (spec.dtype == DType::kF16) {
-    std::transform(x, x + dim, reinterpret_cast<uint16_t*>(page) + token * dim, f32_to_f16);
-  } else {
-    reinterpret_cast<float*>(page + kBlockTokens * dim)[token] =
-        round_inputs(x, dim, 8, reinterpret_cast<int8_t*>(page) + token * dim);
   }
 }
 
@@ -276,11 +278,13 @@ class RefBackend : public HostBackend {
       float* row = qkv.row(token);
       for (int64_t head = 0; head < shape.heads + shape.kv_heads; ++head) {
         rotate(row + head * dim, cos.row(slot.position), sin.row(slot.position), dim / 2);
+        if (cache.spec.dtype == DType::kI4)
+          mix_dimensions(row + head * dim, dim, head >= shape.heads);
       }
       for (int64_t head = 0; head < shape.kv_heads; ++head) {
         const float* k = row + shape.q_cols() + head * dim;
-        store_cache(cache.spec, cache.page(layer, 0, block, head), within, k);
-        store_cache(cache.spec, cache.page(layer, 1, block, head), within, k + shape.kv_cols());
+        store_kv(cache.spec, k, within, cache.page(layer, 0, block, head));
+        store_kv(cache.spec, k + shape.kv_cols(), within, cache.page(layer, 1, block, head));
       }
     }
   }

@@ -1,0 +1,10 @@
+#include "lowbit/runtime/cuda/attention_few_sm90.cuh"
+#include "lowbit/runtime/cuda/few_launches.h"
+
+namespace lowbit::cuda {
+
+void launch_few_fp8(const AttentionLaunch& a, int64_t units, int processors, cudaStream_t stream) {
+  launch_few<CacheType::kE4M3>(a, units, processors, stream);
+}
+
+}  // namespace lowbit::cuda
