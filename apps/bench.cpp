@@ -244,6 +244,7 @@ void add_bench(CLI::App& program) {
   add_bench_attention(sub);
   add_bench_kernels(sub);
   add_latency(sub);
+  add_bench_quantize(sub);
   add_bench_roofline(sub);
   add_bench_throughput(sub);
   add_tokenizer(sub);

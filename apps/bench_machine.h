@@ -7,6 +7,7 @@ namespace lowbit::app {
 
 void add_bench_attention(CLI::App& bench);
 void add_bench_kernels(CLI::App& bench);
+void add_bench_quantize(CLI::App& bench);
 void add_bench_roofline(CLI::App& bench);
 void add_bench_throughput(CLI::App& bench);
 

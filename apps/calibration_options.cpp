@@ -3,7 +3,9 @@
 #include <limits>
 #include <map>
 
+#include "lowbit/base/check.h"
 #include "lowbit/base/limits.h"
+#include "lowbit/quantize/quantizer.h"
 
 namespace lowbit::app {
 
@@ -111,6 +113,18 @@ void add_calibration_method_options(CLI::App& sub, QuantizeOptions& options) {
                  "of 2 bits 0.0002)")
       ->check(CLI::Range(1e-6, 1.0))
       ->group(kGroup);
+}
+
+void add_quantize_backend_option(CLI::App& sub, QuantizeOptions& options) {
+  std::string methods;
+  for (const QuantizeMethod& method : quantize_methods()) {
+    if (method.on_device) methods += concat(methods.empty() ? "" : ", ", method.name);
+  }
+  sub.add_option("--backend", options.backend,
+                 concat("Where to compute: cpu, or cuda, the first GPU (", methods,
+                        " wholly there; other methods that calibrate in part)"))
+      ->check(CLI::IsMember({"cpu", "cuda"}))
+      ->capture_default_str();
 }
 
 }  // namespace lowbit::app

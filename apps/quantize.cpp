@@ -109,13 +109,10 @@ void add_quantize(CLI::App& program) {
   sub.add_option("--skip", options.skip, "Modules to leave in 16 bits (may be repeated)")
       ->allow_extra_args(false)
       ->capture_default_str();
+  add_quantize_backend_option(sub, options);
   add_calibration_text_options(sub, options.calibration);
   add_calibration_method_options(sub, options);
   add_auto_options(sub, options.method_options.automatic, command->automatic);
-  sub.add_option("--backend", options.backend,
-                 "Where methods that calibrate compute: cpu, or cuda (the first GPU)")
-      ->check(CLI::IsMember({"cpu", "cuda"}))
-      ->capture_default_str();
   sub.add_option("-t,--threads", options.threads, "Threads (0: all)")->check(CLI::Range(0, 1024));
   sub.add_flag("--force", options.force, "Replace OUT, and discard an unfinished run's work");
   sub.callback([command] { execute(*command); });

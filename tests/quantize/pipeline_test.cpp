@@ -273,5 +273,18 @@ TEST_F(Pipeline, PlacesThatWouldDoHarmAreRefused) {
   EXPECT_NE(error_of(chosen, out("other")).find("mine"), std::string::npos);
 }
 
+TEST_F(Pipeline, SaysWhatComputesOnADevice) {
+  QuantizeOptions chosen = options("");
+  chosen.backend = "cuda";
+  chosen.method = "nf4";
+  EXPECT_NE(error_of(chosen, out()).find("rtn, rtn-search, hqq, gptq"), std::string::npos);
+  chosen.method = "rtn";
+  chosen.format = "gguf:q4_0";
+  EXPECT_NE(error_of(chosen, out()).find("on the host only"), std::string::npos);
+  chosen.format = "gptq";
+  chosen.backend = "tpu";
+  EXPECT_NE(error_of(chosen, out()).find("cpu, cuda"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace lowbit

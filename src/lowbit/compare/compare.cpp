@@ -33,6 +33,16 @@ bool needs_calibration(const QuantizeOptions& options) {
   return quantize_method(options.method).calibrates() && options.act_scales.empty();
 }
 
+// Where to quantize: on the device that measures, if the method computes there.
+std::string backend_for(const QuantizeOptions& options, const std::string& measuring) {
+  const QuantizeMethod& method = quantize_method(options.method);
+  const std::string format =
+      parse_format(options.format.empty() ? method.format : options.format).name;
+  const bool there =
+      method.calibrates() || (method.on_device && format != "gguf" && format != "safetensors");
+  return there && measuring == "cuda" ? measuring : options.backend;
+}
+
 // "gptq, 4 bits, group 64, symmetric"
 std::string describe(const QuantizeOptions& options) {
   if (parse_format(options.format).name == "gguf") {
@@ -206,6 +216,7 @@ class Comparer {
   std::string make(const Row& row, ComparisonRow& out) {
     QuantizeOptions options = row.method->options;
     options.threads = job_.measure.threads;
+    options.backend = backend_for(options, job_.measure.backend);
     options.calibration.path = job_.calibration;
     fs::path path = job_.report / "models" / row.name;
     if (parse_format(options.format).name == "gguf") path += ".gguf";

@@ -16,6 +16,7 @@
 
 namespace lowbit {
 
+struct DeviceBlock;    // device_blocks.h
 struct RoundingState;  // learned_rounding.h
 class Learning;        // learning.h
 
@@ -42,9 +43,12 @@ struct BlockJob {
   const HiddenStates* original_input = nullptr;
   const HiddenStates* target = nullptr;
   HiddenStates* output = nullptr;
+  // Where the block is if not on the host; null: there. Only methods with on_device are given one,
+  // and then no states and no weights here.
+  DeviceBlock* device = nullptr;
   ThreadPool& pool;
   const Learning& learning;  // where to fit weights
-  uint64_t seed = 0;  // the same for this block in every run
+  uint64_t seed = 0;         // the same for this block in every run
   // By BlockLinear: where a method that learns leaves its parameters, for a pass over the whole
   // model to go on from. Null if there will be none.
   std::array<RoundingState, kBlockLinears>* roundings = nullptr;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "lowbit/base/check.h"
+#include "lowbit/model/model.h"
 #include "lowbit/quantize/parallel_copy.h"
 #include "lowbit/quantize/quantizer.h"
 
@@ -90,13 +91,18 @@ CalibratedBlocks::CalibratedBlocks(const OutputJob& job, Output& output, WorkFol
       work_(work),
       data_(data),
       refines_(quantize_method(job.options.method).refines),
-      learning_(make_learning(job.options.backend, job.pool)),
+      learning_(make_learning(job.device != nullptr ? "cpu" : job.options.backend, job.pool)),
       quantizer_(quantize_method(job.options.method).make_block(job.options.method_options)),
       needs_(quantizer_->needs()),
       samples_(static_cast<int64_t>(data.windows.size())),
       tokens_(samples_ == 0 ? 1 : static_cast<int64_t>(data.windows.front().size())),
       rope_(std::make_shared<RopeTables>(
           rope_tables(job.config.rope, job.config.head_dim, tokens_))) {
+  if (job.device != nullptr) {
+    on_device_ =
+        std::make_unique<DeviceBlocks>(*job.device, job.checkpoint, job.config, data, job.pool);
+    return;
+  }
   const bool target = needs_.target || needs_.output;
   const int64_t sets = needs_.quantized_input + needs_.original_input + target;
   spill_ = sets * samples_ * tokens_ * job.config.hidden_size * 4 > job.options.memory_bytes;
@@ -121,17 +127,50 @@ void CalibratedBlocks::run(BlockWeights weights, const HiddenStates& from, Hidde
   learning_->forward(std::move(weights), rope_, from, to);
 }
 
-BlockSchemes CalibratedBlocks::schemes_of(const PlanUnit& unit, const BlockWeights& block) const {
+BlockSchemes CalibratedBlocks::schemes_of(const PlanUnit& unit, int64_t index) const {
   BlockSchemes schemes;
-  for (size_t i = 0; i < kBlockLinears; ++i) {
-    for (const PlanItem& item : unit.items) {
-      if (item.name == block.linears[i].name) schemes[i] = output_.scheme(item);
+  size_t next = 0;
+  for (const std::vector<LinearSlot>& group : block_linears(job_.config, index)) {
+    for (const LinearSlot& slot : group) {
+      for (const PlanItem& item : unit.items) {
+        if (item.name == slot.module) schemes[next] = output_.scheme(item);
+      }
+      ++next;
     }
   }
   return schemes;
 }
 
+// Once for the run, not once for each block.
+void CalibratedBlocks::note(const std::string& message) {
+  if (notices_.empty()) notices_.push_back(message);
+}
+
+Part CalibratedBlocks::write_on_device(const PlanUnit& unit, int64_t index, const Report& report) {
+  const auto weights = load_block_linears(job_.checkpoint, job_.config, index);
+  BlockResult result =
+      on_device_->quantize(*quantizer_, index, weights, schemes_of(unit, index), report,
+                           [this](const std::string& message) { note(message); });
+  PartWriter part(work_.part_path(unit.name), unit.name);
+  for (const PlanItem& item : unit.items) {
+    if (item.kind == PlanItem::Kind::kVector) {
+      output_.write_vector(item, job_.checkpoint.load_vector(item.name, item.rows), part);
+    }
+    for (size_t i = 0; i < kBlockLinears; ++i) {
+      if (weights[i].name != item.name) continue;
+      if (item.quantize) {
+        output_.write_quantized(item, result[i], weights[i].bias, part);
+      } else {
+        output_.write_matrix(item, weights[i], part);
+      }
+      job_.checkpoint.release(item.name);
+    }
+  }
+  return part.finish();
+}
+
 Part CalibratedBlocks::write(const PlanUnit& unit, int64_t index, const Report& report) {
+  if (on_device_) return write_on_device(unit, index, report);
   BlockWeights block = load_block_weights(job_.checkpoint, job_.config, index);
   if (needs_.target) {
     run(block, original_ ? *original_ : *target_, *target_);
@@ -139,7 +178,7 @@ Part CalibratedBlocks::write(const PlanUnit& unit, int64_t index, const Report& 
   if (target_) target_index_ = index;  // from here on, or from when the method is done
   BlockJob job{.index = index,
                .block = block,
-               .schemes = schemes_of(unit, block),
+               .schemes = schemes_of(unit, index),
                .rope = rope_,
                .quantized_input = quantized_.get(),
                .original_input = original_.get(),
@@ -149,10 +188,7 @@ Part CalibratedBlocks::write(const PlanUnit& unit, int64_t index, const Report& 
                .learning = *learning_,
                .seed = job_.options.method_options.seed * 1'000'003 + static_cast<uint64_t>(index),
                .progress = report,
-               .notice = [this](const std::string& message) {
-                 // Once for the run, not once for each block.
-                 if (notices_.empty()) notices_.push_back(message);
-               }};
+               .notice = [this](const std::string& message) { note(message); }};
   BlockRoundings roundings;
   if (refines_) job.roundings = &roundings;
   const BlockResult result = quantizer_->quantize(job);
@@ -170,7 +206,7 @@ void CalibratedBlocks::refine(const std::vector<PlanUnit>& drafts, const Report&
     const PlanUnit& draft = drafts[index];
     const auto written = output_.open_part({*work_.find(draft.name), work_.part_path(draft.name)});
     BlockWeights block = load_block_weights(job_.checkpoint, job_.config, index);
-    const BlockSchemes schemes = schemes_of(draft, block);
+    const BlockSchemes schemes = schemes_of(draft, static_cast<int64_t>(index));
     BlockRoundings roundings;
     for (size_t i = 0; i < kBlockLinears; ++i) {
       if (schemes[i].dense()) continue;
@@ -214,6 +250,10 @@ void CalibratedBlocks::write_block(const PlanUnit& unit, const BlockWeights& blo
 }
 
 void CalibratedBlocks::advance(const PlanUnit& unit, int64_t index) {
+  if (on_device_) {
+    const auto written = output_.open_part({*work_.find(unit.name), work_.part_path(unit.name)});
+    return on_device_->advance(*written, index);
+  }
   if (original_ || (needs_.target && target_index_ != index)) {
     HiddenStates& states = original_ ? *original_ : *target_;
     if (original_ && target_index_ == index) {

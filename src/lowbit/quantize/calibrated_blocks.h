@@ -11,6 +11,7 @@
 #include "lowbit/quantize/block_quantizer.h"
 #include "lowbit/quantize/calibration.h"
 #include "lowbit/quantize/decoder_block.h"
+#include "lowbit/quantize/device_blocks.h"
 #include "lowbit/quantize/learning.h"
 #include "lowbit/quantize/output.h"
 #include "lowbit/quantize/refine.h"
@@ -50,7 +51,9 @@ class CalibratedBlocks {
  private:
   std::unique_ptr<HiddenStates> make_states(const char* name) const;
   void run(BlockWeights weights, const HiddenStates& from, HiddenStates& to);
-  BlockSchemes schemes_of(const PlanUnit& unit, const BlockWeights& block) const;
+  BlockSchemes schemes_of(const PlanUnit& unit, int64_t index) const;
+  void note(const std::string& message);
+  Part write_on_device(const PlanUnit& unit, int64_t index, const Report& report);
   void write_block(const PlanUnit& unit, const BlockWeights& block, const BlockResult& result,
                    PartWriter& part);
 
@@ -73,6 +76,7 @@ class CalibratedBlocks {
   std::unique_ptr<HiddenStates> target_;
   int64_t target_index_ = -1;  // of the block whose output target_ holds
   std::unique_ptr<Refinement> refinement_;
+  std::unique_ptr<DeviceBlocks> on_device_;  // null: everything is on the host
   std::vector<std::string> notices_;
 };
 

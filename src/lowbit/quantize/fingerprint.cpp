@@ -68,6 +68,7 @@ Json fingerprint(const fs::path& model, const QuantizeOptions& options,
                    {"skip", skip},
                    {"shard_bytes", options.shard_bytes}}},
                  {"model", files}};
+  if (options.backend != "cpu") result["options"]["backend"] = options.backend;
   const QuantizeMethod& method = quantize_method(options.method);
   if (method.describe != nullptr) {
     result["options"]["method_options"] = method.describe(options.method_options);

@@ -7,8 +7,10 @@
 #include "lowbit/base/check.h"
 #include "lowbit/quantize/cholesky.h"
 #include "lowbit/quantize/decoder_block.h"
+#include "lowbit/quantize/device_blocks.h"
 #include "lowbit/quantize/grid.h"
 #include "lowbit/quantize/hessian.h"
+#include "lowbit/quantize/quantize_device.h"
 #include "lowbit/quantize/scale_search.h"
 #include "lowbit/tensor/packing.h"
 
@@ -180,15 +182,21 @@ class RowRounder {
 
 }  // namespace
 
-GptqFactor gptq_factor(const std::string& name, std::span<const double> hessian, int64_t cols,
-                       const GptqOptions& options, ThreadPool& pool) {
+GridRequest gptq_grid(const QuantScheme& scheme, const GptqOptions& options) {
+  return {scheme.bits, scheme.zero != Zero::kInt,
+          options.search_scale ? GridSearch::kWeighted : GridSearch::kNone,
+          symmetric_range(scheme)};
+}
+
+GptqFactor gptq_factor(const std::string& name, std::vector<double> diagonal,
+                       const GptqOptions& options,
+                       const std::function<bool(GptqFactor& columns, double damping)>& decompose) {
+  const auto cols = static_cast<int64_t>(diagonal.size());
   GptqFactor result;
-  result.order.resize(static_cast<size_t>(cols));
-  result.dead.resize(static_cast<size_t>(cols));
-  result.sizes.resize(static_cast<size_t>(cols));
-  std::vector<double> diagonal(static_cast<size_t>(cols));
+  result.order.resize(diagonal.size());
+  result.dead.resize(diagonal.size());
+  result.sizes.resize(diagonal.size());
   for (int64_t k = 0; k < cols; ++k) {
-    diagonal[k] = hessian[k * cols + k];
     LOWBIT_CHECK(std::isfinite(diagonal[k]), name, ": column ", k, " of its inputs is ",
                  diagonal[k], " in the calibration data; the model is damaged or overflows");
     result.dead[k] = diagonal[k] <= 0;
@@ -202,23 +210,33 @@ GptqFactor gptq_factor(const std::string& name, std::span<const double> hessian,
   }
   const double mean = std::accumulate(diagonal.begin(), diagonal.end(), 0.0) / cols;
   result.damp_percent = options.damp_percent;
-  std::vector<double> matrix(hessian.size());
   for (int attempt = 0; attempt < kDampingTries; ++attempt) {
-    for (int64_t i = 0; i < cols; ++i) {
-      for (int64_t j = 0; j < i; ++j) {
-        const int64_t a = std::max(result.order[i], result.order[j]);
-        const int64_t b = std::min(result.order[i], result.order[j]);
-        matrix[i * cols + j] = hessian[a * cols + b];
-      }
-      matrix[i * cols + i] = diagonal[result.order[i]] + result.damp_percent * mean;
-    }
-    result.factor = inverse_factor(matrix, cols, pool);
-    if (!result.factor.empty()) return result;
+    if (decompose(result, result.damp_percent * mean)) return result;
     result.damp_percent = std::max(2 * result.damp_percent, 0.01);
   }
   fail(ErrorKind::kInvalidArgument, name,
        ": the products of its inputs are not positive definite even with a damping of ",
        result.damp_percent, "; the calibration data overflow");
+}
+
+GptqFactor gptq_factor(const std::string& name, std::span<const double> hessian, int64_t cols,
+                       const GptqOptions& options, ThreadPool& pool) {
+  std::vector<double> diagonal(static_cast<size_t>(cols));
+  for (int64_t k = 0; k < cols; ++k) diagonal[k] = hessian[k * cols + k];
+  std::vector<double> matrix(hessian.size());
+  return gptq_factor(name, diagonal, options, [&](GptqFactor& columns, double damping) {
+    const std::vector<int32_t>& order = columns.order;
+    for (int64_t i = 0; i < cols; ++i) {
+      for (int64_t j = 0; j < i; ++j) {
+        const int64_t a = std::max(order[i], order[j]), b = std::min(order[i], order[j]);
+        matrix[i * cols + j] = hessian[a * cols + b];
+      }
+      const double pivot = diagonal[order[i]];
+      matrix[i * cols + i] = (pivot > 0 ? pivot : 1) + damping;
+    }
+    columns.factor = inverse_factor(matrix, cols, pool);
+    return !columns.factor.empty();
+  });
 }
 
 QTensor gptq_round(const LinearJob& job, const QuantScheme& scheme, const GptqFactor& factor,
@@ -252,28 +270,70 @@ QTensor gptq_round(const LinearJob& job, const QuantScheme& scheme, const GptqFa
   return weight;
 }
 
-BlockResult Gptq::quantize(BlockJob& job) const {
-  const std::array<Hessian, kLinearGroups> hessians = block_hessians(job);
+namespace {
+
+// Where the heavy steps are done.
+struct Steps {
+  std::function<double(int group, const std::string& name)> factor;  // the damping it took
+  std::function<QTensor(const LinearJob& job, const QuantScheme& scheme, int group)> round;
+};
+
+BlockResult round_block(BlockJob& job, const GptqOptions& options, const Steps& steps) {
   BlockResult result;
-  for (int group = 0; group < kLinearGroups; ++group) {
-    GptqFactor factor;
-    for (int i = 0; i < kBlockLinears; ++i) {
-      if (group_of(i) != group || job.schemes[i].dense()) continue;
-      const BlockWeights::Linear& linear = job.block.linears[i];
-      if (factor.factor.empty()) {
-        factor = gptq_factor(linear.name, hessians[group].values, linear.cols, options_, job.pool);
-        if (factor.damp_percent > options_.damp_percent) {
-          job.notice(concat("the inputs of ", linear.name,
-                            " (and perhaps others) do not determine ",
-                            "its weights: damping raised to ", factor.damp_percent,
-                            "; more calibration data would help"));
-        }
+  std::array<bool, kLinearGroups> factored = {};
+  for (int i = 0; i < kBlockLinears; ++i) {
+    if (job.schemes[i].dense()) continue;
+    const BlockWeights::Linear& linear = job.block.linears[i];
+    const int group = group_of(i);
+    if (!factored[group]) {
+      const double damping = steps.factor(group, linear.name);
+      if (damping > options.damp_percent) {
+        job.notice(concat("the inputs of ", linear.name, " (and perhaps others) do not determine ",
+                          "its weights: damping raised to ", damping,
+                          "; more calibration data would help"));
       }
-      result[i] = gptq_round({linear.name, linear.rows, linear.cols, linear.weight, &job.pool},
-                             job.schemes[i], factor, options_);
+      factored[group] = true;
     }
+    LinearJob one{linear.name, linear.rows, linear.cols, linear.weight, &job.pool};
+    if (job.device != nullptr) one.stored = &job.device->weights[i].weight;
+    result[i] = steps.round(one, job.schemes[i], group);
   }
   return result;
+}
+
+}  // namespace
+
+BlockResult Gptq::quantize(BlockJob& job) const {
+  if (job.device != nullptr) return quantize_on_device(job);
+  const std::array<Hessian, kLinearGroups> hessians = block_hessians(job);
+  GptqFactor factor;  // of one group after another
+  return round_block(job, options_,
+                     {[&](int group, const std::string& name) {
+                        const Hessian& hessian = hessians[group];
+                        factor =
+                            gptq_factor(name, hessian.values, hessian.cols, options_, job.pool);
+                        return factor.damp_percent;
+                      },
+                      [&](const LinearJob& one, const QuantScheme& scheme, int) {
+                        return gptq_round(one, scheme, factor, options_);
+                      }});
+}
+
+BlockResult Gptq::quantize_on_device(BlockJob& job) const {
+  std::array<std::unique_ptr<GptqDevice>, kLinearGroups> groups;
+  for (int i = 0; i < kBlockLinears; ++i) {
+    if (job.schemes[i].dense() || groups[group_of(i)]) continue;
+    groups[group_of(i)] = job.device->device.gptq(job.block.linears[i].cols);
+  }
+  job.device->run([&](LinearGroup group, const Tensor& x) {
+    if (groups[group]) groups[group]->add(x);
+  });
+  return round_block(
+      job, options_,
+      {[&](int group, const std::string& name) { return groups[group]->factor(name, options_); },
+       [&](const LinearJob& one, const QuantScheme& scheme, int group) {
+         return groups[group]->round(one, scheme, options_);
+       }});
 }
 
 }  // namespace lowbit

@@ -11,10 +11,12 @@
 // groups have grids of the original weights.
 #pragma once
 
+#include <functional>
 #include <span>
 #include <vector>
 
 #include "lowbit/quantize/block_quantizer.h"
+#include "lowbit/quantize/group_math.h"
 #include "lowbit/quantize/method_options.h"
 #include "lowbit/quantize/quantizer.h"
 
@@ -28,6 +30,8 @@ class Gptq final : public BlockQuantizer {
   BlockResult quantize(BlockJob& job) const override;
 
  private:
+  BlockResult quantize_on_device(BlockJob& job) const;
+
   GptqOptions options_;
 };
 
@@ -44,6 +48,15 @@ struct GptqFactor {
 // is read. Throws kInvalidArgument naming `name` if it is not finite.
 GptqFactor gptq_factor(const std::string& name, std::span<const double> hessian, int64_t cols,
                        const GptqOptions& options, ThreadPool& pool);
+
+// The same of the Hessian's diagonal alone: `decompose` makes the factor in the order of `columns`
+// with `damping` added to the diagonal, where 0 counts as 1, and says whether it could.
+GptqFactor gptq_factor(const std::string& name, std::vector<double> diagonal,
+                       const GptqOptions& options,
+                       const std::function<bool(GptqFactor& columns, double damping)>& decompose);
+
+// The grid of a group.
+GridRequest gptq_grid(const QuantScheme& scheme, const GptqOptions& options);
 
 // Takes int_scheme() with Zero::kNone or kInt.
 QTensor gptq_round(const LinearJob& job, const QuantScheme& scheme, const GptqFactor& factor,

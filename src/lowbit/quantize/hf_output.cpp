@@ -132,6 +132,11 @@ class HfOutput final : public Output {
   }
 
   QTensor quantize(const PlanItem& item, const LinearWeight& weight) const {
+    if (job_.device != nullptr) {
+      return quantizer_->quantize(
+          {item.name, item.rows, item.cols, {}, &job_.pool, job_.device, &weight.weight},
+          scheme(item));
+    }
     std::vector<float> values(static_cast<size_t>(item.rows * item.cols));
     job_.pool.parallel_for(item.rows, [&](int64_t row, int) {
       dequantize_row(weight.weight, row, values.data() + row * item.cols);

@@ -6,33 +6,14 @@
 #include <numeric>
 
 #include "lowbit/base/check.h"
+#include "lowbit/quantize/hqq_math.h"
+#include "lowbit/quantize/quantize_device.h"
 #include "lowbit/tensor/dtype.h"
 #include "lowbit/tensor/packing.h"
 
 namespace lowbit {
 
 namespace {
-
-constexpr int kIterations = 20;
-constexpr int kFits = 3;  // by least squares, from each start
-constexpr float kNorm = 0.7f;
-constexpr float kBeta = 10.f;
-constexpr float kLargestScale = 2e4f;  // of codes per unit of weight: fp16 holds its inverse
-
-float round_to_even(float x) {
-  const float shifted = x + 12582912.f;
-  return shifted - 12582912.f;
-}
-
-// The proximal operator of the norm. It is 0 wherever |e|^(2 - p) <= 1 / beta, which spares the
-// power for almost all weights.
-float shrink(float error) {
-  static const float threshold = std::pow(1.f / kBeta, 1.f / (2.f - kNorm));
-  const float magnitude = std::fabs(error);
-  if (magnitude < threshold) return 0.f;
-  const float kept = magnitude - std::pow(magnitude, kNorm - 1.f) / kBeta;
-  return std::copysign(std::max(kept, 0.f), error);
-}
 
 class Solver {
  public:
@@ -48,7 +29,7 @@ class Solver {
   void solve(bool round_zero) {
     for_each_row([&](int64_t row) { start_row(row, round_zero); });
     double best = std::numeric_limits<double>::infinity();
-    for (int i = 0; i < kIterations; ++i) {
+    for (int i = 0; i < kHqqIterations; ++i) {
       for_each_row([&](int64_t row) { step_row(row); });
       const double error = std::accumulate(errors_.begin(), errors_.end(), 0.0);
       if (!(error < best)) break;
@@ -106,11 +87,9 @@ class Solver {
     check_finite(job_.name, job_.weight.subspan(row * job_.cols, job_.cols), row);
     for (int64_t g = 0; g < groups_; ++g) {
       const auto [low, high] = std::minmax_element(group(row, g), group(row, g) + size_);
-      const float range = *high - *low;
-      const float scale = std::min(range <= 1e-4f ? 1.f : top_ / range, kLargestScale);
-      const float zero = -*low * scale;
-      scales_[row * groups_ + g] = scale;
-      zeros_[row * groups_ + g] = round_zero ? round_to_even(zero) : zero;
+      const HqqGrid grid = hqq_start(*low, *high, top_, round_zero);
+      scales_[row * groups_ + g] = grid.scale;
+      zeros_[row * groups_ + g] = grid.zero;
     }
   }
 
@@ -118,92 +97,32 @@ class Solver {
     double error = 0;
     for (int64_t g = 0; g < groups_; ++g) {
       const float* values = group(row, g);
-      const float scale = scales_[row * groups_ + g];
       float& zero = zeros_[row * groups_ + g];
-      const float inverse = 1.f / scale;
-      float sum = 0, magnitude = 0;
+      const HqqGrid grid{scales_[row * groups_ + g], zero};
+      const float inverse = 1.f / grid.scale;
+      HqqSums sums;
       for (int64_t k = 0; k < size_; ++k) {
-        const float code = std::clamp(round_to_even(values[k] * scale + zero), 0.f, top_);
-        const float difference = values[k] - (code - zero) * inverse;
-        magnitude += std::fabs(difference);
-        sum += code - (values[k] - shrink(difference)) * scale;
+        hqq_add(values[k], grid, inverse, top_, threshold_, sums);
       }
-      error += magnitude;
-      zero = sum / static_cast<float>(size_);
+      error += sums.magnitude;
+      zero = sums.zeros / static_cast<float>(size_);
     }
     errors_[row] = error;
   }
 
-  // A group's line as fp16 holds it.
-  struct Line {
-    float scale = 0, zero = 0;  // w = scale * (q - zero)
-  };
-  Line stored(float scale, float zero) const {
-    return {f16_to_f32(f32_to_f16(scale)), f16_to_f32(f32_to_f16(zero))};
-  }
-  bool usable(const Line& line) const {
-    return line.scale > 0 && std::isfinite(line.scale) && std::isfinite(line.zero);
-  }
-  float code_of(float value, const Line& line) const {
-    return std::clamp(round_to_even(value / line.scale + line.zero), 0.f, top_);
-  }
-  float squared_error(const float* values, const Line& line) const {
-    float error = 0;
-    for (int64_t k = 0; k < size_; ++k) {
-      const float difference = values[k] - line.scale * (code_of(values[k], line) - line.zero);
-      error += difference * difference;
-    }
-    return error;
-  }
-
-  // The line of least squares through the codes that `line` gives; scale 0 if they are all equal.
-  Line fitted(const float* values, const Line& line) const {
-    float codes = 0, sum = 0;
-    for (int64_t k = 0; k < size_; ++k) {
-      codes += code_of(values[k], line);
-      sum += values[k];
-    }
-    const auto count = static_cast<float>(size_);
-    const float mean_code = codes / count, mean = sum / count;
-    float products = 0, squares = 0;
-    for (int64_t k = 0; k < size_; ++k) {
-      const float code = code_of(values[k], line) - mean_code;
-      products += code * (values[k] - mean);
-      squares += code * code;
-    }
-    if (!(products > 0)) return {};
-    const float scale = products / squares;
-    return stored(scale, mean_code - mean / scale);
-  }
-
-  // Lines fitted from the solution, and from narrower ones about its middle: that of least squares.
   void refine_row(int64_t row) {
     for (int64_t g = 0; g < groups_; ++g) {
       const int64_t at = row * groups_ + g;
-      const float* values = group(row, g);
-      const Line start = stored(1.f / scales_[at], zeros_[at]);
-      if (!usable(start)) continue;
-      float least = squared_error(values, start);
-      for (const float width : {1.f, 0.95f, 0.9f, 0.85f, 0.8f}) {
-        const float middle = top_ / 2;
-        Line line = stored(start.scale * width, middle - (middle - start.zero) / width);
-        for (int round = 0; round < kFits && usable(line); ++round) {
-          line = fitted(values, line);
-          if (!usable(line)) break;
-          const float error = squared_error(values, line);
-          if (error < least) {
-            least = error;
-            scales_[at] = 1.f / line.scale;
-            zeros_[at] = line.zero;
-          }
-        }
-      }
+      const HqqGrid grid = hqq_refined(group(row, g), size_, {scales_[at], zeros_[at]}, top_);
+      scales_[at] = grid.scale;
+      zeros_[at] = grid.zero;
     }
   }
 
   const LinearJob& job_;
   int64_t size_, groups_;
-  float top_;                  // the largest code
+  float top_;  // the largest code
+  float threshold_ = hqq_threshold();
   std::vector<float> scales_;  // codes per unit of weight
   std::vector<float> zeros_;
   std::vector<double> errors_;  // sum of |error| by row
@@ -212,6 +131,7 @@ class Solver {
 }  // namespace
 
 QTensor Hqq::quantize(const LinearJob& job, const QuantScheme& request) const {
+  if (job.device != nullptr) return job.device->hqq(job, request);
   const QuantScheme scheme = for_shape(request, job.rows, job.cols);
   LOWBIT_CHECK(scheme.code == Code::kInt && scheme.bits >= 1 && scheme.bits <= 8 &&
                    scheme.group_rows == 1 && scheme.zero == Zero::kOffset,

@@ -17,6 +17,8 @@
 
 namespace lowbit {
 
+class QuantizeDevice;  // quantize_device.h
+
 // What every output needs to know of a run. The references outlive it.
 struct OutputJob {
   const Checkpoint& checkpoint;
@@ -24,6 +26,7 @@ struct OutputJob {
   const Plan& plan;
   const QuantizeOptions& options;
   ThreadPool& pool;
+  QuantizeDevice* device = nullptr;  // null: methods compute on the host
 };
 
 // A finished part and its file.

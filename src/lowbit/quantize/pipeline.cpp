@@ -12,6 +12,7 @@
 #include "lowbit/quantize/mix_choice.h"
 #include "lowbit/quantize/mix_solution.h"
 #include "lowbit/quantize/output.h"
+#include "lowbit/quantize/quantize_device.h"
 #include "lowbit/quantize/quantizer.h"
 #include "lowbit/quantize/refine.h"
 #include "lowbit/quantize/work_folder.h"
@@ -124,12 +125,37 @@ void check_mixing(const QuantizeOptions& options) {
 void check_input_form(const QuantizeOptions& options, const QuantScheme& scheme) {
   if (options.input_form == InputForm::kToken) return;
   LOWBIT_CHECK(scheme.input_bits != 0 && scheme.input_form == options.input_form, "--method ",
-               options.method, scheme.input_bits == 0 ? " does not round inputs; give --activation-bits 8"
-                                                      : " rounds inputs in its own way only",
+               options.method,
+               scheme.input_bits == 0 ? " does not round inputs; give --activation-bits 8"
+                                      : " rounds inputs in its own way only",
                ": --activation-scheme is for smoothquant, and, if dynamic, rtn, gptq, awq and "
                "autoround");
   LOWBIT_CHECK(!has_static_inputs(scheme) || options.method == "smoothquant", "--method ",
                options.method, " has no static inputs; smoothquant does");
+}
+
+// Whether a QuantizeDevice computes what the method asks for; other methods that calibrate may
+// learn elsewhere too (learning.h).
+bool on_device(const QuantizeOptions& options) {
+  const QuantizeMethod& method = rounding_method(options);
+  const std::string format = parse_format(options.format).name;
+  const bool rounds_by_itself = format == "gguf" || format == "safetensors";
+  return options.backend != "cpu" && method.on_device && (method.calibrates() || !rounds_by_itself);
+}
+
+void check_backend(const QuantizeOptions& options) {
+  if (options.backend == "cpu" || on_device(options) || rounding_method(options).calibrates()) {
+    return;
+  }
+  std::string names;
+  for (const QuantizeMethod& method : quantize_methods()) {
+    if (method.on_device || method.calibrates()) {
+      names += concat(names.empty() ? "" : ", ", method.name);
+    }
+  }
+  fail(ErrorKind::kInvalidArgument, "--method ", options.method, " with --format ", options.format,
+       " computes on the host only: leave --backend ", options.backend, " out. On it there are ",
+       names, "; but rtn and hqq not for GGUF");
 }
 
 // Everything decided: what the output, the fingerprint and the model card see.
@@ -139,8 +165,8 @@ QuantizeOptions resolve(QuantizeOptions options) {
   const FormatName format = parse_format(options.format);
   LOWBIT_CHECK(options.method == "rtn" || format.name != "safetensors", "--format ", format.name,
                " is made by --method rtn only, not ", options.method);
-  LOWBIT_CHECK(!method.own_format || format.name.starts_with(method.format), "--method ", options.method,
-               " needs --format ", method.format, ": --format ", format.name,
+  LOWBIT_CHECK(!method.own_format || format.name.starts_with(method.format), "--method ",
+               options.method, " needs --format ", method.format, ": --format ", format.name,
                " cannot hold what it makes");
   LOWBIT_CHECK(options.bits >= method.fewest_bits && options.bits <= 8, "--bits ", options.bits,
                " is not possible with --method ", options.method, "; ", method.fewest_bits,
@@ -163,9 +189,8 @@ QuantizeOptions resolve(QuantizeOptions options) {
                  format.type);
     if (size == 0) options.group_size = 64;
     // Some methods decide for themselves: the model card should say what they do.
-    const QuantScheme scheme =
-        method.scheme({options.bits, options.group_size, options.symmetric, options.input_bits,
-                       options.input_form});
+    const QuantScheme scheme = method.scheme({options.bits, options.group_size, options.symmetric,
+                                              options.input_bits, options.input_form});
     LOWBIT_CHECK(options.input_bits == 0 || options.input_bits == 16 ||
                      scheme.input_bits == options.input_bits,
                  "--method ", options.method, " does not round inputs to ", options.input_bits,
@@ -176,6 +201,7 @@ QuantizeOptions resolve(QuantizeOptions options) {
     options.group_size = scheme.group_size > 0 ? scheme.group_size : -1;
     options.symmetric = scheme.zero == Zero::kNone;
   }
+  check_backend(options);
   if (method.mixes) check_mixing(options);
   if (rounding_method(options).refines) {
     RefineOptions& refine = options.method_options.refine;
@@ -340,7 +366,9 @@ QuantizeSummary run(const std::string& model, const fs::path& out, const Quantiz
   const bool mixes = quantize_method(options.method).mixes;
   QuantizeOptions rounding = options;
   rounding.method = rounding_method(options).name;
-  const OutputJob job{*checkpoint, config, plan, rounding, pool};
+  std::unique_ptr<QuantizeDevice> device;
+  if (on_device(options)) device = make_quantize_device(options.backend, options.threads);
+  const OutputJob job{*checkpoint, config, plan, rounding, pool, device.get()};
   if (mixes) check_mix(config, plan, options);
   std::unique_ptr<Output> output = make_output(job, out);
   output->check();

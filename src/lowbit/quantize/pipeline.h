@@ -31,7 +31,7 @@ struct QuantizeOptions {
   MethodOptions method_options;
   std::string act_scales;                   // file that stands for calibration data, if any
   int64_t memory_bytes = int64_t{4} << 30;  // calibration activations beyond it go to OUT.partial
-  std::string backend = "cpu";  // or "cuda": where calibration and learning compute
+  std::string backend = "cpu";  // or "cuda": where methods compute (quantize_device.h, learning.h)
   int threads = 0;
   double commit_seconds = 5;            // work that a crash may cost, besides the unit in hand
   int64_t shard_bytes = 5'000'000'000;  // of one safetensors file, at most (one tensor at least)

@@ -13,6 +13,7 @@
 namespace lowbit {
 
 class BlockQuantizer;  // block_quantizer.h
+class QuantizeDevice;  // quantize_device.h
 struct MethodOptions;  // method_options.h
 
 struct LinearJob {
@@ -21,6 +22,10 @@ struct LinearJob {
   int64_t cols = 0;
   std::span<const float> weight;  // [rows][cols]
   ThreadPool* pool = nullptr;     // null: one thread. The result does not depend on it.
+  // Where to compute, if not on the host: then of `stored`, the weight as the checkpoint holds it,
+  // or of `weight` if that is null.
+  QuantizeDevice* device = nullptr;
+  const QTensor* stored = nullptr;
 };
 
 class Quantizer {
@@ -64,6 +69,7 @@ struct QuantizeMethod {
   bool own_format = false;
   // Chooses a scheme for each layer and leaves the rounding to another method: mix_choice.h.
   bool mixes = false;
+  bool on_device = false;  // computes on a QuantizeDevice too
 
   bool calibrates() const { return make_block != nullptr || mixes; }
 };

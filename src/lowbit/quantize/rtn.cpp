@@ -5,7 +5,7 @@
 
 #include "lowbit/base/check.h"
 #include "lowbit/quantize/grid.h"
-#include "lowbit/tensor/dtype.h"
+#include "lowbit/quantize/quantize_device.h"
 #include "lowbit/tensor/packing.h"
 
 namespace lowbit {
@@ -18,52 +18,29 @@ float squared_error(std::span<const float> group, const Grid& grid, int bits) {
   const float inverse = 1.f / grid.scale;
   float error = 0;
   for (const float value : group) {
-    const float step = std::min(std::max(round_to_even(value * inverse), low), high);
+    const float step = clamped(round_to_even(value * inverse), low, high);
     const float difference = step * grid.scale - value;
     error += difference * difference;
   }
   return error;
 }
 
-Grid best_of(std::span<const float> group, int bits, const std::vector<Grid>& grids) {
-  Grid best = grids.front();
-  float least = squared_error(group, best, bits);
-  for (const Grid& grid : grids) {
-    const float error = squared_error(group, grid, bits);
+Grid best_grid(std::span<const float> group, const GridRequest& request, const GroupPlace& place) {
+  const GroupRange range = range_of(group);
+  Grid best = candidate(range, request, 0);
+  check_scale(best, place);
+  const int count = candidate_count(range, request);
+  if (count == 1) return best;
+  float least = squared_error(group, best, request.bits);
+  for (int i = 1; i < count; ++i) {
+    const Grid grid = candidate(range, request, i);
+    const float error = squared_error(group, grid, request.bits);
     if (error < least) {
       least = error;
       best = grid;
     }
   }
   return best;
-}
-
-Grid searched_symmetric(std::span<const float> group, int bits, const LinearJob& job, int64_t row) {
-  float extreme = 0;  // the weight of largest magnitude
-  for (const float value : group) {
-    if (std::fabs(value) > std::fabs(extreme)) extreme = value;
-  }
-  std::vector<Grid> grids = {group_grid(group, bits, Zero::kNone, {job.name, row})};
-  if (extreme == 0) return grids[0];
-  const int half = 1 << (bits - 1);
-  const float step = bits == 2 ? 0.01f : 2 * 0.75f * static_cast<float>(half) / 200;
-  const int count = bits == 2 ? 90 : 100;
-  for (int i = -count; i <= count; ++i) {
-    const float steps = static_cast<float>(half) - step * static_cast<float>(i);
-    const float scale = f16_to_f32(f32_to_f16(-extreme / steps));
-    if (std::isfinite(scale) && scale != 0) grids.push_back({scale, half});
-  }
-  return best_of(group, bits, grids);
-}
-
-Grid searched_asymmetric(std::span<const float> group, int bits, const LinearJob& job,
-                         int64_t row) {
-  std::vector<Grid> grids;
-  for (int i = 0; i <= 200; ++i) {
-    const float shrink = 1 - 0.0025f * static_cast<float>(i);
-    grids.push_back(group_grid(group, bits, Zero::kInt, {job.name, row}, shrink));
-  }
-  return best_of(group, bits, grids);
 }
 
 void encode(std::span<const float> group, const Grid& grid, int bits, uint8_t* codes,
@@ -89,6 +66,7 @@ void check_scheme(const LinearJob& job, const QuantScheme& scheme) {
 }  // namespace
 
 QTensor Rtn::quantize(const LinearJob& job, const QuantScheme& scheme) const {
+  if (job.device != nullptr) return job.device->rtn(job, scheme, search_ == Search::kScale);
   check_scheme(job, scheme);
   QTensor weight;
   weight.scheme = scheme;
@@ -99,20 +77,15 @@ QTensor Rtn::quantize(const LinearJob& job, const QuantScheme& scheme) const {
   weight.scales.resize(static_cast<size_t>(job.rows * groups));
   if (scheme.zero == Zero::kInt) weight.zeros.resize(weight.scales.size());
 
-  const auto make_grid = [&](std::span<const float> group, int64_t row) {
-    if (search_ == Search::kNone) {
-      return group_grid(group, scheme.bits, scheme.zero, {job.name, row});
-    }
-    return scheme.zero == Zero::kInt ? searched_asymmetric(group, scheme.bits, job, row)
-                                     : searched_symmetric(group, scheme.bits, job, row);
-  };
+  const GridRequest request{scheme.bits, scheme.zero != Zero::kInt,
+                            search_ == Search::kScale ? GridSearch::kError : GridSearch::kNone};
   const auto quantize_row = [&](int64_t row, int) {
     const std::span<const float> values = job.weight.subspan(row * job.cols, job.cols);
     check_finite(job.name, values, row);
     uint8_t* row_codes = codes.data() + row * weight.row_bytes();
     for (int64_t g = 0; g < groups; ++g) {
       const auto group = values.subspan(g * scheme.group_size, scheme.group_size);
-      const Grid grid = make_grid(group, row);
+      const Grid grid = best_grid(group, request, {job.name, row});
       encode(group, grid, scheme.bits, row_codes, g * scheme.group_size);
       weight.scales[row * groups + g] = grid.scale;
       if (scheme.zero == Zero::kInt) {

@@ -2,18 +2,12 @@
 // `importance`, such as their mean squared input.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <span>
 
 #include "lowbit/quantize/grid.h"
 
 namespace lowbit {
-
-inline float clamped(float x, float low, float high) { return std::min(std::max(x, low), high); }
-
-// As fp16 holds it, and never 0.
-float stored_scale(float scale);
 
 // The weighted squared error of w rounded to scale * n, low <= n <= high.
 float rounding_error(const float* w, const float* importance, int64_t size, float scale, float low,

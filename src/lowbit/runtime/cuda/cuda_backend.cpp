@@ -126,6 +126,7 @@ class CudaBackend : public HostBackend {
                        const Tensor& sin, KvCache& cache, int64_t layer, Tensor& out) override;
 
   std::vector<double> times(const std::function<void()>& calls, int repetitions);
+  cudaStream_t stream() const { return stream_; }
 
  private:
   // Steps with equal keys make the same launches with the same arguments.
@@ -624,6 +625,12 @@ std::vector<double> cuda_times(Backend& backend, const std::function<void()>& ca
   auto* cuda = dynamic_cast<CudaBackend*>(&backend);
   LOWBIT_CHECK(cuda != nullptr && repetitions > 0, "only backend cuda is timed so");
   return cuda->times(calls, repetitions);
+}
+
+CUstream_st* cuda_stream(Backend& backend) {
+  auto* cuda = dynamic_cast<CudaBackend*>(&backend);
+  LOWBIT_CHECK(cuda != nullptr, "only backend cuda has a stream");
+  return cuda->stream();
 }
 
 }  // namespace lowbit

@@ -13,6 +13,8 @@
 
 #include "lowbit/runtime/backend.h"
 
+struct CUstream_st;
+
 namespace lowbit {
 
 // Throws kUnsupported if this build has no CUDA or for int8 activations, kDevice if there is no
@@ -40,5 +42,9 @@ std::vector<CudaLimit> measure_cuda_limits();
 // the record is repeated. They must have been called before, and must not wait for the device.
 std::vector<double> cuda_times(Backend& backend, const std::function<void()>& calls,
                                int repetitions);
+
+// The stream on which a cuda backend enqueues its work: for kernels that work on its tensors
+// between its own.
+CUstream_st* cuda_stream(Backend& backend);
 
 }  // namespace lowbit

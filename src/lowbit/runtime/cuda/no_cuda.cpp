@@ -18,5 +18,6 @@ double cuda_read_bandwidth() { fail_without_cuda(); }
 double cuda_tensor_peak() { fail_without_cuda(); }
 std::vector<CudaLimit> measure_cuda_limits() { fail_without_cuda(); }
 std::vector<double> cuda_times(Backend&, const std::function<void()>&, int) { fail_without_cuda(); }
+CUstream_st* cuda_stream(Backend&) { fail_without_cuda(); }
 
 }  // namespace lowbit
