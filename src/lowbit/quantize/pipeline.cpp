@@ -124,8 +124,9 @@ void check_mixing(const QuantizeOptions& options) {
 void check_input_form(const QuantizeOptions& options, const QuantScheme& scheme) {
   if (options.input_form == InputForm::kToken) return;
   LOWBIT_CHECK(scheme.input_bits != 0 && scheme.input_form == options.input_form, "--method ",
-               options.method, scheme.input_bits == 0 ? " does not round inputs; give --activation-bits 8"
-                                                      : " rounds inputs in its own way only",
+               options.method,
+               scheme.input_bits == 0 ? " does not round inputs; give --activation-bits 8"
+                                      : " rounds inputs in its own way only",
                ": --activation-scheme is for smoothquant, and, if dynamic, rtn, gptq, awq and "
                "autoround");
   LOWBIT_CHECK(!has_static_inputs(scheme) || options.method == "smoothquant", "--method ",
@@ -139,8 +140,8 @@ QuantizeOptions resolve(QuantizeOptions options) {
   const FormatName format = parse_format(options.format);
   LOWBIT_CHECK(options.method == "rtn" || format.name != "safetensors", "--format ", format.name,
                " is made by --method rtn only, not ", options.method);
-  LOWBIT_CHECK(!method.own_format || format.name.starts_with(method.format), "--method ", options.method,
-               " needs --format ", method.format, ": --format ", format.name,
+  LOWBIT_CHECK(!method.own_format || format.name.starts_with(method.format), "--method ",
+               options.method, " needs --format ", method.format, ": --format ", format.name,
                " cannot hold what it makes");
   LOWBIT_CHECK(options.bits >= method.fewest_bits && options.bits <= 8, "--bits ", options.bits,
                " is not possible with --method ", options.method, "; ", method.fewest_bits,
@@ -163,9 +164,8 @@ QuantizeOptions resolve(QuantizeOptions options) {
                  format.type);
     if (size == 0) options.group_size = 64;
     // Some methods decide for themselves: the model card should say what they do.
-    const QuantScheme scheme =
-        method.scheme({options.bits, options.group_size, options.symmetric, options.input_bits,
-                       options.input_form});
+    const QuantScheme scheme = method.scheme({options.bits, options.group_size, options.symmetric,
+                                              options.input_bits, options.input_form});
     LOWBIT_CHECK(options.input_bits == 0 || options.input_bits == 16 ||
                      scheme.input_bits == options.input_bits,
                  "--method ", options.method, " does not round inputs to ", options.input_bits,

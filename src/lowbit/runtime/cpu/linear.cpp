@@ -15,7 +15,7 @@ namespace {
 
 constexpr int64_t kInt8Tokens = 192;  // of a work item: their codes stay in L2
 constexpr int64_t kF32Tokens = 96;
-constexpr int64_t kTileTokens = 16;  // of Kernels::arrange_input
+constexpr int64_t kTileTokens = 16;       // of Kernels::arrange_input
 constexpr int64_t kSerialWork = 1 << 14;  // multiply-adds not worth waking a thread
 
 // Memory for an input in the form a kernel wants.
@@ -248,9 +248,9 @@ CpuLinear::Room CpuLinear::reserve_room(const Piece& piece, int64_t tokens) cons
   const int64_t cells = int8(piece) ? tokens * matrix.blocks : 0;
   const int64_t rows = piece.changes_inputs() ? tokens * cols_ : 0;
   const int64_t products = outliers > 0 ? tokens * matrix.rows : 0;
-  float* memory = reserve(*environment_, arranged * (kBlockCols + 5 * 4) +
-                                             cells * (kBlockCols + 7 * 4) +
-                                             (rows + tokens * outliers + products) * 4);
+  float* memory =
+      reserve(*environment_, arranged * (kBlockCols + 5 * 4) + cells * (kBlockCols + 7 * 4) +
+                                 (rows + tokens * outliers + products) * 4);
   const auto take = [&](int64_t floats) {
     float* part = memory;
     memory += floats;
