@@ -70,10 +70,11 @@ void add_calibration_method_options(CLI::App& sub, QuantizeOptions& options) {
       ->group(kGroup);
   sub.add_flag("!--no-clip", awq.clip, "awq: leave the groups' ranges as they are")->group(kGroup);
   SmoothQuantOptions& smoothquant = options.method_options.smoothquant;
-  sub.add_option("--alpha", smoothquant.alpha,
-                 "smoothquant: how much of the activations' size moves into the weights of q, k, v, "
-                 "gate and up (default: searched for each, o_proj and down_proj too; 0.5 with "
-                 "--act-scales)")
+  sub.add_option(
+         "--alpha", smoothquant.alpha,
+         "smoothquant: how much of the activations' size moves into the weights of q, k, v, "
+         "gate and up (default: searched for each, o_proj and down_proj too; 0.5 with "
+         "--act-scales)")
       ->check(CLI::Range(0.0, 1.0))
       ->group(kGroup);
   sub.add_option(

@@ -120,8 +120,7 @@ TEST_P(AqlmGolden, DamageIsAnError) {
   test::expect_no_crash(kAqlmFormat, source_, facts_["config"], module_);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, AqlmGolden,
-                         testing::Values("1x16", "2x8", "1x15", "4x5", "2x10_r2"),
+INSTANTIATE_TEST_SUITE_P(All, AqlmGolden, testing::Values("1x16", "2x8", "1x15", "4x5", "2x10_r2"),
                          [](const auto& info) { return "Of" + std::string(info.param); });
 
 TEST(Aqlm, ConfigsThatCannotBeAreRefused) {

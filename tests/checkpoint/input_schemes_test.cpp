@@ -57,8 +57,8 @@ class InputSchemes : public testing::TestWithParam<Case> {
   }
   Json config() const {
     const bool integers = GetParam().weight == Code::kInt;
-    Json config = kCompressedFormat.quantization_config(
-        integers ? int_scheme(8, 0) : fp8_scheme(1, 0), {});
+    Json config =
+        kCompressedFormat.quantization_config(integers ? int_scheme(8, 0) : fp8_scheme(1, 0), {});
     config["config_groups"]["group_0"]["input_activations"] = arguments_;
     return config;
   }

@@ -1,9 +1,9 @@
 // HQQ, half-quadratic quantization (Badri and Shaji 2023, mobiusml.github.io/hqq_blog): moves the
 // zero point of each group, a float, to where the error's 0.7-norm is least. Needs no data.
 //
-// From there, which the published program does not do, scale and zero of each group are fitted to its
-// weights by least squares, also from narrower ranges about the same middle, and the best is kept:
-// on SmolLM2's weights that takes a fifth off the squared error.
+// From there, which the published program does not do, scale and zero of each group are fitted to
+// its weights by least squares, also from narrower ranges about the same middle, and the best is
+// kept: on SmolLM2's weights that takes a fifth off the squared error.
 //
 // Scales and zeros are rounded to fp16, which is what the format stores, and codes are chosen for
 // the rounded numbers.

@@ -14,7 +14,7 @@ using InputStatistics = std::array<std::vector<float>, kLinearGroups>;
 
 // The inputs of all groups: the range of each column, and some tokens spread over all samples.
 struct InputSamples {
-  InputStatistics low, high;  // min x[k] and max x[k]
+  InputStatistics low, high;                           // min x[k] and max x[k]
   std::array<std::vector<float>, kLinearGroups> rows;  // [any][cols]
 };
 // Runs the block over job.original_input, fills job.output if it is there, and reports progress.

@@ -138,10 +138,9 @@ BlockResult MixQ::quantize(BlockJob& job) const {
         measured ? InputStatistics{} : stored_maxima(job.block, all, *options_.act_scales);
     for (const LinearGroup group : all) {
       const auto cols = static_cast<int64_t>(inputs.low[group].size());
-      columns[group] = !measured ? outlier_columns(largest[group], count)
-                       : cols > count
-                           ? choose_outliers(inputs.rows[group], cols, count, job.pool)
-                           : std::vector<int32_t>();  // all its linears stay dense
+      columns[group] = !measured      ? outlier_columns(largest[group], count)
+                       : cols > count ? choose_outliers(inputs.rows[group], cols, count, job.pool)
+                                      : std::vector<int32_t>();  // all its linears stay dense
     }
   }
   BlockResult result;

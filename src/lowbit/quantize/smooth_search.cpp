@@ -173,8 +173,8 @@ void fold_smoothing(BlockWeights& block, LinearGroup group, const std::vector<fl
       std::vector<float> of_rows(static_cast<size_t>(block.linears[kV].rows));
       for (size_t row = 0; row < of_rows.size(); ++row) {
         const auto n = static_cast<int64_t>(row);
-        of_rows[row] = scales[static_cast<size_t>(
-            n / shape.head_dim * same * shape.head_dim + n % shape.head_dim)];
+        of_rows[row] = scales[static_cast<size_t>(n / shape.head_dim * same * shape.head_dim +
+                                                  n % shape.head_dim)];
       }
       divide_rows(block.linears[kV], of_rows);
       break;

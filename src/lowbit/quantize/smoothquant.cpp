@@ -54,9 +54,8 @@ BlockResult SmoothQuant::quantize(BlockJob& job) const {
                  "--calibration");
     if (has_static_inputs(scheme)) needed = {std::begin(kAll), std::end(kAll)};
   }
-  const InputSamples inputs = measured
-                                  ? sample_inputs(job, searches ? kSmoothTokens : 1)
-                                  : stored_ranges(job.block, needed, *options_.act_scales);
+  const InputSamples inputs = measured ? sample_inputs(job, searches ? kSmoothTokens : 1)
+                                       : stored_ranges(job.block, needed, *options_.act_scales);
   // All are chosen before any is folded: what is folded elsewhere changes no input of a group.
   std::array<std::vector<float>, kLinearGroups> scales;
   for (const LinearGroup group : kAll) {

@@ -4,10 +4,10 @@
 #include <cstring>
 
 #include "lowbit/base/check.h"
-#include "lowbit/tensor/input_rounding.h"
 #include "lowbit/base/limits.h"
 #include "lowbit/runtime/kv_codes.h"
 #include "lowbit/tensor/input_codes.h"
+#include "lowbit/tensor/input_rounding.h"
 
 namespace lowbit {
 

@@ -12,7 +12,7 @@ struct InputRounding {
   int bits = 0;  // 0: inputs stay as they are
   InputForm form = InputForm::kToken;
   bool floats = false;  // E4M3, not integers
-  float scale = 0;  // of static forms
+  float scale = 0;      // of static forms
   int zero = 0;
 
   bool operator==(const InputRounding&) const = default;

@@ -265,8 +265,8 @@ PlainWeight mixq_weight(const TensorSource& source, const std::string& module) {
   const bool copy = !source.contains(module + ".weight");
   const std::string own_scales = module + ".q_scale_col";
   const RawTensor codes = raw(source, module + (copy ? ".q_weight" : ".weight"));
-  const StoredTensor scale_col = source.tensor(
-      copy && source.contains(own_scales) ? own_scales : module + ".scale_col");
+  const StoredTensor scale_col =
+      source.tensor(copy && source.contains(own_scales) ? own_scales : module + ".scale_col");
   const bool for_gemm = copy && codes.dtype() == "I8" && scale_col.shape.size() == 1;
   const RawTensor scales(scale_col);
   const int per_element = codes.dtype() == "I32" ? 8 : codes.dtype() == "U8" ? 2 : 1;

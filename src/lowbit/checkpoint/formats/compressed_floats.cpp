@@ -324,8 +324,7 @@ std::vector<StoredTensor> write_fp8(const std::string& module, const QTensor& we
 // W8A8, which programs run with integer products only from format int-quantized.
 bool is_w8a8(const QuantScheme& scheme, int64_t cols) {
   return scheme.code == Code::kInt && scheme.bits == 8 && scheme.input_bits == 8 &&
-         scheme.group_size == cols && scheme.group_rows == 1 &&
-         scheme.zero != Zero::kOffset;
+         scheme.group_size == cols && scheme.group_rows == 1 && scheme.zero != Zero::kOffset;
 }
 
 std::vector<uint8_t> signed_codes(const uint8_t* codes, size_t count) {
@@ -395,7 +394,9 @@ Json input_config(const QuantScheme& scheme) {
   return {{"num_bits", scheme.input_bits},
           {"type", scheme.code == Code::kE4M3 ? "float" : "int"},
           {"symmetric", !zero},
-          {"strategy", fixed ? "tensor" : groups ? "group" : "token"},
+          {"strategy", fixed    ? "tensor"
+                       : groups ? "group"
+                                : "token"},
           {"group_size", groups ? Json(128) : Json()},
           {"block_structure", nullptr},
           {"dynamic", !fixed},

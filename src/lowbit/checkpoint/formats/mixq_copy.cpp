@@ -53,10 +53,10 @@ Stored open_copy(const TensorSource& source, const std::string& module,
   expect_extents(stored.codes.name, shape[0], shape[1]);
   const std::string& type = stored.codes.dtype;
   const bool flat = stored.scales.shape.size() == 1;
-  stored.layout = type == "I32"            ? Layout::kNibbles
-                  : type == "U8"           ? Layout::kPackedRows
-                  : flat                   ? Layout::kMixedGemm
-                                           : Layout::kRows;
+  stored.layout = type == "I32"  ? Layout::kNibbles
+                  : type == "U8" ? Layout::kPackedRows
+                  : flat         ? Layout::kMixedGemm
+                                 : Layout::kRows;
   QTensor& weight = stored.weight;
   const bool across = stored.layout == Layout::kMixedGemm;
   const int per_element = type == "I32" ? 8 : type == "U8" ? 2 : 1;
@@ -141,9 +141,10 @@ QTensor read_mixq_copy(const TensorSource& source, const std::string& module,
 std::vector<StoredTensor> write_mixq_copy(const std::string& module, const QTensor& weight) {
   const int64_t rows = weight.rows, cols = weight.cols;
   const bool eight = weight.scheme.bits == 8;
-  LOWBIT_CHECK(eight ? rows % kTile == 0 && cols % kTile == 0 : cols % 8 == 0, module,
-               ": mixq's kernels need multiples of 64 rows and columns for 8 bits, of 8 columns for ",
-               "4 bits, not ", rows, " x ", cols, "; use --format mixq");
+  LOWBIT_CHECK(
+      eight ? rows % kTile == 0 && cols % kTile == 0 : cols % 8 == 0, module,
+      ": mixq's kernels need multiples of 64 rows and columns for 8 bits, of 8 columns for ",
+      "4 bits, not ", rows, " x ", cols, "; use --format mixq");
   const std::vector<uint8_t> codes = whole_codes(weight);
   std::vector<uint8_t> bytes(codes.size());
   if (eight) {

@@ -1,5 +1,5 @@
-// MixQ's second copy of a weight, `q_weight`, which its programs multiply up to 32 tokens by without
-// rounding the inputs, in the layouts of their GPU kernels:
+// MixQ's second copy of a weight, `q_weight`, which its programs multiply up to 32 tokens by
+// without rounding the inputs, in the layouts of their GPU kernels:
 //
 //   I8   [K][N]    8 bits as FasterTransformer's and EETQ's mixed GEMM wants them on sm75 to sm89,
 //                  scales q_scale_col (MIXQ: scale_col) [N]
