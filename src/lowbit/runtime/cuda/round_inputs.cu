@@ -62,11 +62,25 @@ struct TokenScale {
 __device__ int round_int(float value, float inverse) {
   return inverse == 0 ? 0 : __float2int_rn(__fmul_rn(value, inverse));
 }
+#if __CUDA_ARCH__ >= 890
 __device__ uint32_t pack_e4m3(float low, float high) {
   uint16_t pair;
   asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(pair) : "f"(high), "f"(low));
   return pair;
 }
+#else
+// To the nearest, halves to even; the largest for what is larger.
+__device__ uint32_t to_e4m3(float value) {
+  const uint32_t sign = __float_as_uint(value) >> 24 & 0x80u, bits = magnitude(value);
+  if (bits >= __float_as_uint(448.f)) return sign | 0x7eu;
+  if (bits < __float_as_uint(0x1p-6f)) {
+    return sign | static_cast<uint32_t>(__float2int_rn(__uint_as_float(bits) * 512));
+  }
+  constexpr uint32_t kBias = 120u << 3;  // between the exponents
+  return sign | (((bits + 0x7ffffu + (bits >> 20 & 1u)) >> 20) - kBias);
+}
+__device__ uint32_t pack_e4m3(float low, float high) { return to_e4m3(low) | to_e4m3(high) << 8; }
+#endif
 
 // Four codes. 4-bit weights come two steps of 16 columns at a time: a first word holds inputs 0 and
 // 1 of both steps in turn, a second one inputs 2 and 3. Neighbouring lanes have neighbouring quads.
