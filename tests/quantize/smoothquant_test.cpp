@@ -8,6 +8,7 @@
 #include "lowbit/base/check.h"
 #include "lowbit/checkpoint/checkpoint.h"
 #include "lowbit/quantize/decoder_block.h"
+#include "lowbit/quantize/learning.h"
 #include "lowbit/quantize/pipeline.h"
 #include "lowbit/quantize/smooth_search.h"
 #include "lowbit/tensor/input_rounding.h"
@@ -53,6 +54,7 @@ class Smoothing : public testing::Test {
                  .rope = rope_,
                  .original_input = &input_,
                  .pool = pool_,
+                 .learning = *learning_,
                  .progress = [](double, const std::string&) {},
                  .notice = [](const std::string&) {}};
     for (int i = 0; i < kBlockLinears; ++i) {
@@ -93,6 +95,7 @@ class Smoothing : public testing::Test {
   static constexpr int64_t kTokens = 32;
   test::TemporaryFolder folder_;
   ThreadPool pool_{1};
+  std::unique_ptr<Learning> learning_ = make_learning("cpu", pool_);
   std::shared_ptr<const RopeTables> rope_;
   BlockWeights block_;
   HiddenStates input_{1, kTokens, 64};
