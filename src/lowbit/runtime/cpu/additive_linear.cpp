@@ -39,8 +39,11 @@ class AdditiveLinear final : public Linear {
         (tiles + kTiles - 1) / kTiles,
         [&](int64_t index, int) {
           std::vector<float> values(static_cast<size_t>(cols_));
-          std::vector<float> tile(static_cast<size_t>(kTiles * kTileRows * cols_));
-          multiply(index * kTiles, std::min(tiles, (index + 1) * kTiles), x, values, tile, y);
+          // Kernels read tiles with aligned loads; rows beyond the last are 0.
+          const Tensor tile = allocate_host(kTiles * kTileRows, cols_, DType::kF32);
+          std::fill_n(tile.as<float>(), tile.size(), 0.f);
+          multiply(index * kTiles, std::min(tiles, (index + 1) * kTiles), x, values,
+                   tile.as<float>(), y);
         },
         label_);
   }
@@ -67,13 +70,13 @@ class AdditiveLinear final : public Linear {
  private:
   // Tiles [first, last) of y, from rows expanded into `tile` as Storage::kF32 has them.
   void multiply(int64_t first, int64_t last, const Tensor& x, std::vector<float>& values,
-                std::vector<float>& tile, Tensor& y) const {
+                float* tile, Tensor& y) const {
     const int64_t begin = first * kTileRows, end = std::min(rows_.count(), last * kTileRows);
     for (int64_t n = begin; n < end; ++n) {
       const Rows::Row row = rows_[n];
       dequantize_row(row.part.weight, row.index, values.data());
       const int64_t at = n - begin;
-      float* out = tile.data() + at / kTileRows * kTileRows * cols_ + at % kTileRows;
+      float* out = tile + at / kTileRows * kTileRows * cols_ + at % kTileRows;
       for (int64_t k = 0; k < cols_; ++k) out[k * kTileRows] = values[static_cast<size_t>(k)];
     }
     PackedMatrix matrix;
@@ -81,7 +84,7 @@ class AdditiveLinear final : public Linear {
     matrix.rows = end - begin;
     matrix.cols = cols_;
     matrix.blocks = round_up(cols_, kBlockCols) / kBlockCols;
-    matrix.codes = reinterpret_cast<const uint8_t*>(tile.data());
+    matrix.codes = reinterpret_cast<const uint8_t*>(tile);
     matrix.bias = bias_.data() + begin;
     environment_->kernels->linear_f32(matrix, x.as<float>(), cols_, {0, last - first}, {0, x.rows},
                                       y.as<float>() + begin, rows_.count());
