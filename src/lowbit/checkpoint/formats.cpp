@@ -17,9 +17,9 @@ namespace lowbit {
 std::span<const CheckpointFormat> checkpoint_formats() {
   // To add a format: its file in formats/, and its row here.
   static const CheckpointFormat formats[] = {
-      kGptqFormat,         kAwqFormat, kAutoRoundFormat, kAutoRoundAwqFormat, kCompressedFormat,
-      kBitsandbytesFormat, kFp8Format, kHqqFormat,       kMixqFormat,         kMixqGpuFormat,
-      kAqlmFormat,     kSafetensorsFormat,
+      kGptqFormat,       kAwqFormat,          kAutoRoundFormat, kAutoRoundAwqFormat,
+      kCompressedFormat, kBitsandbytesFormat, kFp8Format,       kHqqFormat,
+      kMixqFormat,       kMixqGpuFormat,      kAqlmFormat,      kSafetensorsFormat,
   };
   return formats;
 }

@@ -27,9 +27,8 @@ class HfOutput final : public Output {
     if (!quantizes_) return;
     const QuantizeMethod& method = quantize_method(job.options.method);
     quantizer_ = method.make();
-    request_ = method.scheme(
-        {job.options.bits, job.options.group_size, job.options.symmetric, job.options.input_bits,
-         job.options.input_form});
+    request_ = method.scheme({job.options.bits, job.options.group_size, job.options.symmetric,
+                              job.options.input_bits, job.options.input_form});
     module_scheme_ = method.module_scheme;
     LOWBIT_CHECK(request_.input_bits == 0 || format_.says_input_bits, "--format ", format_.name,
                  " cannot say that inputs are rounded to ", request_.input_bits,
