@@ -73,9 +73,9 @@ void add_calibration_method_options(CLI::App& sub, QuantizeOptions& options) {
   sub.add_option(
          "--alpha", smoothquant.alpha,
          "smoothquant: how much of the activations' size moves into the weights of q, k, v, "
-         "gate and up (default: searched for each, o_proj and down_proj too; 0.5 with "
-         "--act-scales)")
+         "gate and up")
       ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str()
       ->group(kGroup);
   sub.add_option(
          "--act-scales", options.act_scales,

@@ -136,9 +136,7 @@ void add_method_option_fields(Fields& fields, QuantizeOptions& options) {
   fields.push_back(number<int64_t>("block_size", gptq.block_size, 1, 4096));
   fields.push_back(flag("duo_scaling", options.method_options.awq.duo_scaling));
   fields.push_back(flag("clip", options.method_options.awq.clip));
-  std::optional<double>& alpha = options.method_options.smoothquant.alpha;
-  fields.push_back(
-      {"alpha", [&alpha](const YamlNode& node) { alpha = read_number(node, 0.0, 1.0); }});
+  fields.push_back(number("alpha", options.method_options.smoothquant.alpha, 0.0, 1.0));
   fields.push_back(text("act_scales", options.act_scales));
   fields.push_back(
       number<int64_t>("outliers", options.method_options.mixq.outliers, 0, limits::kDimension));

@@ -5,7 +5,6 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -37,10 +36,7 @@ struct AwqOptions {
 };
 
 struct SmoothQuantOptions {
-  // 0: all of the difficulty stays in activations; 1: all goes into weights. Without a value, and
-  // with calibration text, it is searched for each group of linears, o_proj's and down_proj's too;
-  // with act_scales it is 0.5.
-  std::optional<double> alpha;
+  double alpha = 0.8;  // 0: all of the difficulty stays in activations; 1: all goes into weights
   // Largest inputs by module, in place of calibration data; null: measured. See act_scales.h.
   std::shared_ptr<const std::map<std::string, std::vector<float>>> act_scales;
 };

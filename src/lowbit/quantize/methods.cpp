@@ -143,8 +143,7 @@ Json digest_of(const Scales& act_scales) {
 
 Json describe_smoothquant(const MethodOptions& options) {
   const SmoothQuantOptions& chosen = options.smoothquant;
-  return {{"alpha", chosen.alpha ? Json(*chosen.alpha) : Json()},
-          {"act_scales", digest_of(chosen.act_scales)}};
+  return {{"alpha", chosen.alpha}, {"act_scales", digest_of(chosen.act_scales)}};
 }
 
 Json describe_mixq(const MethodOptions& options) {

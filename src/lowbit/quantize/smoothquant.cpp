@@ -6,14 +6,13 @@
 #include "lowbit/base/check.h"
 #include "lowbit/quantize/quantizer.h"
 #include "lowbit/quantize/rtn.h"
-#include "lowbit/quantize/smooth_search.h"
+#include "lowbit/quantize/smoothing.h"
 #include "lowbit/tensor/input_rounding.h"
 
 namespace lowbit {
 
 namespace {
 
-constexpr double kUsualAlpha = 0.5;
 constexpr LinearGroup kAll[] = {kAttentionInput, kOutputInput, kMlpInput, kDownInput};
 
 std::vector<float> magnitudes(const std::vector<float>& low, const std::vector<float>& high) {
@@ -45,7 +44,6 @@ CalibrationNeeds SmoothQuant::needs() const {
 
 BlockResult SmoothQuant::quantize(BlockJob& job) const {
   const bool measured = !options_.act_scales;
-  const bool searches = measured && !options_.alpha;
   std::vector<LinearGroup> needed = {kAttentionInput, kMlpInput};
   for (const QuantScheme& scheme : job.schemes) {
     if (scheme.dense()) continue;
@@ -54,23 +52,16 @@ BlockResult SmoothQuant::quantize(BlockJob& job) const {
                  "--calibration");
     if (has_static_inputs(scheme)) needed = {std::begin(kAll), std::end(kAll)};
   }
-  const InputSamples inputs = measured ? sample_inputs(job, searches ? kSmoothTokens : 1)
-                                       : stored_ranges(job.block, needed, *options_.act_scales);
-  // All are chosen before any is folded: what is folded elsewhere changes no input of a group.
+  const InputSamples inputs =
+      measured ? sample_inputs(job, 1) : stored_ranges(job.block, needed, *options_.act_scales);
   std::array<std::vector<float>, kLinearGroups> scales;
   for (const LinearGroup group : kAll) {
-    const bool after_norm = group == kAttentionInput || group == kMlpInput;
     scales[group].assign(inputs.low[group].size(), 1.f);
-    if (searches) {
-      scales[group] = search_smoothing(job, group, inputs);
-    } else if (after_norm) {
-      scales[group] =
-          smoothing_scales(job.block, group, magnitudes(inputs.low[group], inputs.high[group]),
-                           options_.alpha.value_or(kUsualAlpha));
-    }
   }
-  for (const LinearGroup group : kAll) {
-    if (!scales[group].empty()) fold_smoothing(job.block, group, scales[group]);
+  for (const LinearGroup group : {kAttentionInput, kMlpInput}) {
+    scales[group] = smoothing_scales(
+        job.block, group, magnitudes(inputs.low[group], inputs.high[group]), options_.alpha);
+    fold_smoothing(job.block, group, scales[group]);
   }
   BlockResult result;
   for (int i = 0; i < kBlockLinears; ++i) {

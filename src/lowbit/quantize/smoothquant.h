@@ -5,10 +5,6 @@
 //
 // with both maxima at least 1e-5. Weights then get 8 bits and one scale a row; whoever runs the
 // model rounds activations to 8 bits, token by token or (InputForm::kStatic) by one scale.
-//
-// That is what an alpha asks for. Without one, and with calibration text, alpha is searched for
-// each group of linears (smooth_search.h), o_proj's inputs are smoothed through the rows of v_proj,
-// and down_proj's through those of up_proj.
 #pragma once
 
 #include "lowbit/quantize/block_quantizer.h"
