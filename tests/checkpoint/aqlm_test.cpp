@@ -11,6 +11,7 @@
 #include "lowbit/verify/plain_weight.h"
 #include "lowbit/verify/verify.h"
 #include "support/backends.h"
+#include "support/golden_llama.h"
 #include "support/linears.h"
 #include "support/tiny_folder.h"
 
@@ -153,20 +154,7 @@ class AqlmModel : public testing::Test {
       tensors.back().name = name.substr(6);
     }
     write_safetensors(fs::path(model()) / "model.safetensors", std::move(tensors));
-    Json config = {{"architectures", {"LlamaForCausalLM"}},
-                   {"model_type", "llama"},
-                   {"vocab_size", 48},
-                   {"hidden_size", 32},
-                   {"intermediate_size", 48},
-                   {"num_hidden_layers", 2},
-                   {"num_attention_heads", 2},
-                   {"num_key_value_heads", 1},
-                   {"max_position_embeddings", 64},
-                   {"rms_norm_eps", 1e-5},
-                   {"rope_theta", 10000.0},
-                   {"tie_word_embeddings", false},
-                   {"bos_token_id", 1},
-                   {"eos_token_id", 2}};
+    Json config = test::golden_llama_config();
     config["quantization_config"] = facts_of("model")["config"];
     test::write_text(model() + "/config.json", dump_json(config));
     test::write_text(model() + "/tokenizer.json", test::tiny_tokenizer_json(264));

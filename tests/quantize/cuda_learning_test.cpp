@@ -14,16 +14,6 @@
 namespace lowbit {
 namespace {
 
-double relative_error(const std::vector<float>& made, const std::vector<float>& wanted) {
-  double difference = 0, size = 0;
-  for (size_t i = 0; i < wanted.size(); ++i) {
-    const double d = double{made[i]} - wanted[i];
-    difference += d * d;
-    size += double{wanted[i]} * wanted[i];
-  }
-  return std::sqrt(difference / size);
-}
-
 class CudaLearning : public testing::Test {
  protected:
   void SetUp() override { LOWBIT_SKIP_WITHOUT_BACKEND("cuda"); }
@@ -63,10 +53,10 @@ void compare_passes(const test::BlockShape& shape, SequenceBatch batch) {
     device.forward(batch, device_x, device_trace, device_y);
     for (cuda::DeviceArray& gradient : device_gradients) fit.fill_zero(gradient);
     device.backward(device_x, device_trace, device_dy, device_gradients, device_dx);
-    EXPECT_LT(relative_error(downloaded(device_y), y), kError);
-    EXPECT_LT(relative_error(downloaded(device_dx), dx), kError);
+    EXPECT_LT(test::relative_error(downloaded(device_y), y), kError);
+    EXPECT_LT(test::relative_error(downloaded(device_dx), dx), kError);
     for (size_t n = 0; n < kBlockLinears; ++n) {
-      EXPECT_LT(relative_error(downloaded(device_gradients[n]), gradients[n]), kError) << n;
+      EXPECT_LT(test::relative_error(downloaded(device_gradients[n]), gradients[n]), kError) << n;
     }
   }
 }

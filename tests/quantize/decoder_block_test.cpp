@@ -113,15 +113,6 @@ TEST(DecoderBlock, StripsOfQueriesJoinWithoutASeam) {
   }
 }
 
-double relative_error(const std::vector<float>& got, const std::vector<float>& expected) {
-  double difference = 0, size = 0;
-  for (size_t i = 0; i < expected.size(); ++i) {
-    difference += std::pow(double{got[i]} - expected[i], 2);
-    size += std::pow(double{expected[i]}, 2);
-  }
-  return std::sqrt(difference / size);
-}
-
 TEST(DecoderBlock, EveryInstructionSetAgrees) {
   Case exact({}, {3, 50});
   exact.backward();
@@ -129,10 +120,10 @@ TEST(DecoderBlock, EveryInstructionSetAgrees) {
     SCOPED_TRACE(isa);
     Case c({}, {3, 50}, 2, isa);
     c.backward();
-    EXPECT_LT(relative_error(c.y, exact.y), 3e-4);
-    EXPECT_LT(relative_error(c.dx, exact.dx), 3e-4);
+    EXPECT_LT(test::relative_error(c.y, exact.y), 3e-4);
+    EXPECT_LT(test::relative_error(c.dx, exact.dx), 3e-4);
     for (size_t n = 0; n < kBlockLinears; ++n) {
-      EXPECT_LT(relative_error(c.gradients[n], exact.gradients[n]), 3e-4) << n;
+      EXPECT_LT(test::relative_error(c.gradients[n], exact.gradients[n]), 3e-4) << n;
     }
   }
 }

@@ -14,6 +14,7 @@
 #include "lowbit/quantize/quantizer.h"
 #include "lowbit/verify/verify.h"
 #include "support/backends.h"
+#include "support/golden_llama.h"
 #include "support/linears.h"
 #include "support/quantize_runs.h"
 #include "support/tiny_folder.h"
@@ -41,26 +42,9 @@ std::vector<StoredTensor> golden_part(const std::string& prefix) {
   return part;
 }
 
-Json golden_config() {
-  return {{"architectures", {"LlamaForCausalLM"}},
-          {"model_type", "llama"},
-          {"vocab_size", 48},
-          {"hidden_size", 32},
-          {"intermediate_size", 48},
-          {"num_hidden_layers", 2},
-          {"num_attention_heads", 2},
-          {"num_key_value_heads", 1},
-          {"max_position_embeddings", 64},
-          {"rms_norm_eps", 1e-5},
-          {"rope_theta", 10000.0},
-          {"tie_word_embeddings", false},
-          {"bos_token_id", 1},
-          {"eos_token_id", 2}};
-}
-
 std::vector<LinearSlot> golden_slots() {
   std::vector<LinearSlot> slots;
-  const ModelConfig config = parse_model_config(golden_config(), nullptr, "test");
+  const ModelConfig config = parse_model_config(test::golden_llama_config(), nullptr, "test");
   for (int64_t block = 0; block < config.num_hidden_layers; ++block) {
     for (const auto& group : block_linears(config, block)) {
       slots.insert(slots.end(), group.begin(), group.end());
@@ -226,7 +210,7 @@ class MixQModel : public testing::Test {
       if (!quantized.contains(tensor.name)) tensors.push_back(std::move(tensor));
     }
     write_safetensors(fs::path(model()) / "model.safetensors", std::move(tensors));
-    test::write_text(model() + "/config.json", dump_json(golden_config()));
+    test::write_text(model() + "/config.json", dump_json(test::golden_llama_config()));
     test::write_text(model() + "/quant_config.json", dump_json(quant_config));
     test::write_text(model() + "/tokenizer.json", test::tiny_tokenizer_json(264));
   }

@@ -104,7 +104,10 @@ Tensor WindowRunner::device_logits(int64_t row, int64_t count) {
 }
 
 const float* WindowRunner::logits(int64_t row, int64_t count) {
-  const Tensor logits = device_logits(row, count);
+  return on_host(device_logits(row, count));
+}
+
+const float* WindowRunner::on_host(const Tensor& logits) {
   host_.resize(static_cast<size_t>(logits.size()));
   model_.backend().copy_to_host(logits, host_);
   return host_.data();
@@ -130,10 +133,9 @@ std::vector<double> WindowRunner::negative_log_likelihoods(int64_t row,
     }
     return values;
   }
-  host_.resize(static_cast<size_t>(logits.size()));
-  model_.backend().copy_to_host(logits, host_);
+  const float* rows = on_host(logits);
   pool.parallel_for(count, [&](int64_t i, int) {
-    const std::span<const float> all(host_.data() + i * vocab, static_cast<size_t>(vocab));
+    const std::span<const float> all(rows + i * vocab, static_cast<size_t>(vocab));
     values[static_cast<size_t>(i)] = negative_log_likelihood(all, targets[static_cast<size_t>(i)]);
   });
   return values;

@@ -73,6 +73,7 @@ class WindowRunner {
 
  private:
   Tensor device_logits(int64_t row, int64_t count);
+  const float* on_host(const Tensor& logits);
 
   Model& model_;
   KvCache cache_;

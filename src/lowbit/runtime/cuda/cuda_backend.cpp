@@ -569,33 +569,7 @@ std::unique_ptr<Backend> make_cuda_backend(const BackendOptions& options) {
 
 double cuda_read_bandwidth() {
   require_device();
-  constexpr size_t kBytes = size_t{4} << 30;
-  constexpr int kReadings = 8;
-  cudaDeviceProp properties;
-  LOWBIT_CUDA(cudaGetDeviceProperties(&properties, 0));
-  size_t free_bytes = 0, total_bytes = 0;
-  LOWBIT_CUDA(cudaMemGetInfo(&free_bytes, &total_bytes));
-  const size_t bytes = std::min(kBytes, free_bytes / 2);
-  const auto data = cuda::allocate(bytes, "the read test");
-  LOWBIT_CUDA(cudaMemset(data.get(), 0x5a, bytes));
-  const auto sums = cuda::allocate(4096 * sizeof(uint32_t), "sums");
-  cudaEvent_t start, stop;
-  LOWBIT_CUDA(cudaEventCreate(&start));
-  LOWBIT_CUDA(cudaEventCreate(&stop));
-  float best = 0;
-  for (int i = 0; i < kReadings; ++i) {
-    LOWBIT_CUDA(cudaEventRecord(start));
-    cuda::launch_read(data.get(), static_cast<int64_t>(bytes), static_cast<uint32_t*>(sums.get()),
-                      properties.multiProcessorCount, nullptr);
-    LOWBIT_CUDA(cudaEventRecord(stop));
-    LOWBIT_CUDA(cudaEventSynchronize(stop));
-    float milliseconds = 0;
-    LOWBIT_CUDA(cudaEventElapsedTime(&milliseconds, start, stop));
-    if (i > 0 && (best == 0 || milliseconds < best)) best = milliseconds;
-  }
-  LOWBIT_CUDA(cudaEventDestroy(start));
-  LOWBIT_CUDA(cudaEventDestroy(stop));
-  return static_cast<double>(bytes) / best / 1e6;
+  return cuda::measure_memory_read().rate;
 }
 
 std::vector<CudaLimit> measure_cuda_limits() {

@@ -141,7 +141,7 @@ double fastest(const std::function<void()>& run) {
   return best * 1e-3;
 }
 
-double read_rate(size_t bytes, int passes, int processors) {
+CudaLimit measure_read(const char* name, size_t bytes, int passes, int processors) {
   const auto data = allocate(bytes, "the read test");
   LOWBIT_CUDA(cudaMemset(data.get(), 0x5a, bytes));
   const auto sums = allocate(size_t{8} * 4096, "sums");
@@ -151,22 +151,30 @@ double read_rate(size_t bytes, int passes, int processors) {
                   processors, nullptr);
     }
   });
-  return static_cast<double>(bytes) * passes / seconds / 1e9;
+  return {name, static_cast<int64_t>(bytes), static_cast<double>(bytes) * passes / seconds / 1e9};
+}
+
+cudaDeviceProp device_properties() {
+  cudaDeviceProp properties;
+  LOWBIT_CUDA(cudaGetDeviceProperties(&properties, 0));
+  return properties;
 }
 
 }  // namespace
 
-std::vector<CudaLimit> measure_limits() {
-  cudaDeviceProp properties;
-  LOWBIT_CUDA(cudaGetDeviceProperties(&properties, 0));
+CudaLimit measure_memory_read() {
   size_t free_bytes = 0, total_bytes = 0;
   LOWBIT_CUDA(cudaMemGetInfo(&free_bytes, &total_bytes));
+  return measure_read("device memory", std::min(size_t{4} << 30, free_bytes / 2), 1,
+                      device_properties().multiProcessorCount);
+}
+
+std::vector<CudaLimit> measure_limits() {
+  const cudaDeviceProp properties = device_properties();
   const int processors = properties.multiProcessorCount;
-  const size_t memory = std::min(size_t{4} << 30, free_bytes / 2);
   const size_t cache = static_cast<size_t>(properties.l2CacheSize) / 4;
-  std::vector<CudaLimit> limits = {
-      {"device memory", static_cast<int64_t>(memory), read_rate(memory, 1, processors)},
-      {"L2", static_cast<int64_t>(cache), read_rate(cache, 64, processors)}};
+  std::vector<CudaLimit> limits = {measure_memory_read(),
+                                   measure_read("L2", cache, 64, processors)};
 
   const auto never = allocate(sizeof(float), "a result that nobody reads");
   const auto add = [&](const char* name, void (*kernel)(int, float*), int rounds, double operations,
